@@ -1,0 +1,51 @@
+# make demo    train the 8-agent ring on double circles and draw what it learned
+# make test    the test suite without the slow tests
+# make check   lint, format and types
+# make slow    the tests that take minutes
+# make clean   remove .venv, caches and the demo's run folder
+#
+# The only thing needed is Python 3.11: make PYTHON=python3.12 picks another.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# The matrices are small and the tests start many processes: one thread each is fastest.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help demo test check slow clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -5
+
+demo: $(VENV)/.installed
+	$(BIN)/hdnn-dist train --run-dir runs/demo
+	@echo "The decision regions it learned: runs/demo/decision.png"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
+	find hdnn_dist tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# A stamp is written after a whole installation, so that a broken one is done again.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[data,mpi,metis]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[data,mpi,metis,dev]'
+	@touch $@ $(VENV)/.installed
