@@ -1,0 +1,202 @@
+"""Block patterns: which blocks of a matrix may be non-zero, that is, which block each agent reads.
+
+T_ik = 1 means that agent i reads block k. T need not be symmetric; it must lie inside the graph (T <= S).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hdnn_dist.pairs import (
+    BoolArray,
+    IntArray,
+    Pairs,
+    agent_array,
+    agent_count,
+    check_distinct,
+    check_range,
+    find_pairs,
+    one_line,
+    pair_array,
+    pair_text,
+    read_only,
+    row_starts,
+    slice_of,
+)
+
+
+class Neighbourhood(Protocol):
+    """What a pattern is checked against: a CommunicationGraph, or another Pattern."""
+
+    @property
+    def agents(self) -> int: ...
+
+    def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray: ...
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Pattern:
+    """An ``agents`` x ``agents`` 0/1 block pattern T, as its non-zero pairs.
+
+    ``rows``, ``columns``: read-only int64 arrays of one length, sorted by (row, column), in any order when given:
+    agent ``rows[e]`` reads block ``columns[e]``. ValueError on a pair out of range or given twice.
+    """
+
+    agents: int
+    rows: IntArray
+    columns: IntArray
+
+    def __init__(self, agents: int, rows: ArrayLike, columns: ArrayLike) -> None:
+        agents = agent_count(agents)
+        pairs = pair_array(np.column_stack([agent_array(rows), agent_array(columns)]), "block")
+        check_range(agents, pairs, "block")
+        check_distinct(agents, pairs, "block")
+        pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+        object.__setattr__(self, "agents", agents)
+        object.__setattr__(self, "rows", read_only(pairs[:, 0].copy()))
+        object.__setattr__(self, "columns", read_only(pairs[:, 1].copy()))
+
+    @classmethod
+    def from_pairs(cls, agents: int, pairs: Pairs) -> Pattern:
+        """The pattern of ``pairs`` (i, k): agent i reads block k."""
+        array = pair_array(pairs, "block")
+        return cls(agents, array[:, 0], array[:, 1])
+
+    @classmethod
+    def from_matrix(cls, matrix: ArrayLike) -> Pattern:
+        """The pattern of a square 0/1 matrix (agents, agents)."""
+        dense = _zero_one(matrix)
+        return cls(len(dense), *np.nonzero(dense))
+
+    @cached_property
+    def indptr(self) -> IntArray:
+        """(agents + 1,): agent i reads ``columns[indptr[i]:indptr[i + 1]]``."""
+        return row_starts(self.agents, self.rows)
+
+    def reads(self, agent: int) -> IntArray:
+        """The blocks that an agent reads, ascending, its own included where T_ii = 1."""
+        return self.columns[slice_of(self.indptr, agent)]
+
+    def readers(self, block: int) -> IntArray:
+        """The agents that read a block, ascending."""
+        return self._flipped.reads(block)
+
+    def transposed(self) -> Pattern:
+        """T^T: agent k reads block i where T_ik = 1."""
+        return self._flipped
+
+    def matrix(self) -> BoolArray:
+        """T as a dense (agents, agents) array."""
+        dense = np.zeros((self.agents, self.agents), dtype=np.bool_)
+        dense[self.rows, self.columns] = True
+        return dense
+
+    def mask(self, row_sizes: ArrayLike, column_sizes: ArrayLike | None = None) -> BoolArray:
+        """T entry by entry: block (i, k) has row_sizes[i] rows and column_sizes[k] columns.
+
+        Sizes are one number for all agents or one for each; columns have the sizes of rows unless given.
+        """
+        rows = _block_sizes(self.agents, row_sizes)
+        columns = rows if column_sizes is None else _block_sizes(self.agents, column_sizes)
+        return np.repeat(np.repeat(self.matrix(), rows, axis=0), columns, axis=1)
+
+    def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray:
+        """Whether T_ik = 1, for arrays that broadcast together; False for an agent that does not exist."""
+        return find_pairs(self._keys, self.agents, i, k)
+
+    def check_inside(self, graph: Neighbourhood, name: str = "T") -> None:
+        """Raise ValueError unless T <= S and every agent reads a block; ``name`` is what the message calls T.
+
+        An agent that reads no block would have a K without columns (and make X singular).
+        """
+        if graph.agents != self.agents:
+            raise ValueError(
+                f"{name} is a pattern of {self.agents} agents, but the graph has {graph.agents}; "
+                f"give a {graph.agents} x {graph.agents} pattern"
+            )
+        outside = np.flatnonzero(~graph.contains(self.rows, self.columns))
+        if len(outside):
+            raise ValueError(_outside_message(name, self, outside))
+        _check_rows(name, self)
+
+    @cached_property
+    def _keys(self) -> IntArray:
+        return self.rows * self.agents + self.columns
+
+    @cached_property
+    def _flipped(self) -> Pattern:
+        return Pattern(self.agents, self.columns, self.rows)
+
+    def __contains__(self, pair: tuple[int, int]) -> bool:
+        return bool(self.contains(*pair))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Pattern):
+            return NotImplemented
+        return self.agents == other.agents and np.array_equal(self._keys, other._keys)
+
+    def __hash__(self) -> int:
+        return hash((self.agents, self._keys.tobytes()))
+
+    def __repr__(self) -> str:
+        return f"Pattern(agents={self.agents}, blocks={len(self)})"
+
+
+def _check_rows(name: str, pattern: Pattern) -> None:
+    empty = np.flatnonzero(np.diff(pattern.indptr) == 0)
+    if len(empty):
+        i = empty[0]
+        raise ValueError(
+            f"agent {i} reads no block of {name} ({len(empty)} of {pattern.agents} agents read none), "
+            f"so its matrix would have no column; add at least the diagonal block ({i}, {i})"
+        )
+
+
+def _zero_one(matrix: ArrayLike) -> BoolArray:
+    try:
+        dense = np.asarray(matrix)
+    except ValueError as error:
+        raise ValueError(f"a pattern must be a square 0/1 matrix: {one_line(error)}") from None
+    if dense.ndim != 2 or dense.shape[0] != dense.shape[1] or not dense.size:
+        raise ValueError(
+            f"a pattern has shape {dense.shape}, expected (agents, agents); for a list of pairs use Pattern.from_pairs"
+        )
+    wrong = np.argwhere((dense != 0) & (dense != 1))
+    if len(wrong):
+        raise ValueError(
+            f"a pattern holds {dense[tuple(wrong[0])]} at {pair_text(wrong[0])}, expected 0 or 1; "
+            "write 1 where there is a block"
+        )
+    return np.asarray(dense == 1)
+
+
+def _block_sizes(agents: int, sizes: ArrayLike) -> IntArray:
+    array = np.asarray(sizes)
+    if array.dtype.kind not in "iu" or array.shape not in ((), (agents,)):
+        raise ValueError(
+            f"block sizes have type {array.dtype} and shape {array.shape}, "
+            f"expected one integer or {agents} of them, one an agent"
+        )
+    full = np.broadcast_to(array, (agents,)).astype(np.int64)
+    if full.min() < 1:
+        raise ValueError(f"agent {full.argmin()} has block size {full.min()}, expected at least 1")
+    return full
+
+
+def _outside_message(name: str, pattern: Pattern, outside: IntArray) -> str:
+    pairs = np.column_stack([pattern.rows, pattern.columns])[outside[:3]]
+    i, k = pairs[0]
+    listed = ", ".join(pair_text(pair) for pair in pairs) + (", ..." if len(outside) > 3 else "")
+    return (
+        f"{name} has block ({i}, {k}), but agents {i} and {k} are not neighbours; "
+        f"{len(outside)} of its {len(pattern)} blocks lie outside the graph: {listed}; "
+        f"remove them from {name} or add these edges to the graph"
+    )
