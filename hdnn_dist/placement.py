@@ -1,0 +1,103 @@
+"""Which rank owns which agent."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+
+from hdnn_dist.choices import unknown
+from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.transport import Ledger, World
+
+METHODS = ("auto", "metis", "contiguous")
+
+
+class Agents:
+    """The agents of a graph, spread over the ranks of a world.
+
+    ``owner``: (agents,) the rank of each agent; ``local``: the agents of this rank, ascending.
+    The ledger sees every message that they send.
+    """
+
+    def __init__(self, graph: CommunicationGraph, world: World, owner: np.ndarray) -> None:
+        self.graph = graph
+        self.world = world
+        self.owner = owner
+        self.local = np.flatnonzero(owner == world.rank)
+        self.ledger = Ledger(graph, owner, world.rank)
+
+    def neighbours(self, agent: int) -> np.ndarray:
+        """The graph neighbours of an agent, ascending, without itself."""
+        return self.graph.neighbours(agent)
+
+    def owns(self, agent: int) -> bool:
+        """Whether the agent lives on this rank."""
+        return bool(self.owner[agent] == self.world.rank)
+
+    def __len__(self) -> int:
+        return len(self.local)
+
+    def __repr__(self) -> str:
+        return f"Agents({len(self)} of {self.graph.agents} of {self.graph.name!r} on rank {self.world.rank})"
+
+
+def place(graph: CommunicationGraph, world: World, method: str | Sequence[int] = "auto") -> Agents:
+    """Give every agent a rank.
+
+    ``method``: ``"metis"`` (few edges between ranks; needs pymetis), ``"contiguous"``, ``"auto"`` (METIS
+    where it is installed and a rank holds more than one agent, contiguous otherwise), or the rank of each
+    agent as a list. Every rank must pass the same. Raises ``ValueError`` when a rank would be left empty.
+    """
+    if world.size > graph.agents:
+        raise ValueError(
+            f"{world.size} ranks were started for {graph.agents} agents: "
+            f"every rank needs an agent, so start at most {graph.agents} ranks or use a larger graph"
+        )
+    owner = _by_name(graph, world.size, method) if isinstance(method, str) else _by_hand(graph, world.size, method)
+    return Agents(graph, world, owner)
+
+
+def _by_name(graph: CommunicationGraph, ranks: int, method: str) -> np.ndarray:
+    if method not in METHODS:
+        raise unknown("placement", method, METHODS)
+    installed = importlib.util.find_spec("pymetis") is not None
+    if method == "metis" and not installed:
+        raise ValueError("placement 'metis' needs pymetis, which is not installed: pip install 'hdnn-dist[metis]'")
+    if installed and method != "contiguous" and 1 < ranks < graph.agents:
+        return _metis(graph, ranks)
+    return _contiguous(graph.agents, ranks)
+
+
+def _contiguous(agents: int, ranks: int) -> np.ndarray:
+    return np.arange(agents) * ranks // agents
+
+
+def _metis(graph: CommunicationGraph, ranks: int) -> np.ndarray:
+    """METIS's parts, numbered by their lowest agent; contiguous where METIS leaves a part empty."""
+    import pymetis
+
+    adjacency = [graph.neighbours(agent) for agent in range(graph.agents)]
+    part = np.asarray(pymetis.part_graph(ranks, adjacency=adjacency)[1])
+    _, first, part = np.unique(part, return_index=True, return_inverse=True)
+    if len(first) < ranks:
+        return _contiguous(graph.agents, ranks)
+    return np.argsort(np.argsort(first))[part]
+
+
+def _by_hand(graph: CommunicationGraph, ranks: int, owner: Sequence[int]) -> np.ndarray:
+    given = np.asarray(owner)
+    if given.shape != (graph.agents,) or not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(
+            f"placement has {given.size} entries for {graph.agents} agents: give one whole number, its rank, per agent"
+        )
+    outside = np.flatnonzero((given < 0) | (given >= ranks))
+    if outside.size:
+        raise ValueError(
+            f"placement puts agent {outside[0]} on rank {given[outside[0]]}, but the ranks are 0 to {ranks - 1}"
+        )
+    empty = sorted(set(range(ranks)) - set(given.tolist()))
+    if empty:
+        raise ValueError(f"placement leaves rank {empty[0]} without agents: give it one, or start fewer ranks")
+    return given.astype(np.int64)

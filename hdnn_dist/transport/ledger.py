@@ -1,0 +1,147 @@
+"""The message ledger: every exchange is declared as a route between agents, checked against the graph, and counted.
+
+Two kinds of traffic are told apart. *Graph* traffic is what the agents exchange along the edges of the
+communication graph, one message per edge and direction, whether or not the two agents share a process; it does not
+depend on the number of ranks. *Wire* traffic is what really crossed between processes, after blocks that
+several agents of one rank read have been fused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from hdnn_dist.graph import CommunicationGraph
+
+
+class OffGraphError(ValueError):
+    """A message was asked for between two agents that are not neighbours."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Messages and bytes sent by the agents of one rank; ``edge_bytes`` is indexed like ``graph.edges``."""
+
+    messages: int
+    bytes: int
+    edge_bytes: np.ndarray
+    wire_messages: int
+    wire_bytes: int
+
+    def vector(self) -> np.ndarray:
+        """All counts as one float64 vector, so that they can be summed along a tree."""
+        counts = [self.messages, self.bytes, self.wire_messages, self.wire_bytes]
+        return np.concatenate([np.array(counts, dtype=np.float64), self.edge_bytes])
+
+    @staticmethod
+    def from_vector(vector: np.ndarray) -> Traffic:
+        """The inverse of ``vector``."""
+        messages, bytes_, wire_messages, wire_bytes = (int(count) for count in vector[:4])
+        return Traffic(messages, bytes_, vector[4:].astype(np.int64), wire_messages, wire_bytes)
+
+    def __sub__(self, other: Traffic) -> Traffic:
+        return Traffic.from_vector(self.vector() - other.vector())
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic.from_vector(self.vector() + other.vector())
+
+
+class Route:
+    """One direction of one exchange: which agents send how many rows to which agents.
+
+    ``edges``, ``rows``: what the agents of this rank send; ``peers``: the ranks that it is exchanged with, each
+    with one of the (sender, receiver) pairs, for messages to people.
+    Made by ``Ledger.route`` only, so that no exchange exists which the ledger has not checked.
+    """
+
+    def __init__(self, edges: np.ndarray, rows: np.ndarray, peers: dict[int, tuple[int, int]]) -> None:
+        self.edges = edges
+        self.rows = rows
+        self.peers = peers
+        self._passes: Counter[int] = Counter()
+        self._wire: Counter[tuple[int, int]] = Counter()
+
+    def record(self, row_bytes: int, wire_messages: int, wire_bytes: int, times: int = 1) -> None:
+        """Count ``times`` exchanges in which every row has ``row_bytes`` bytes."""
+        self._passes[row_bytes] += times
+        self._wire[wire_messages, wire_bytes] += times
+
+    def edge_bytes(self) -> np.ndarray:
+        """Bytes sent so far along each of ``edges``."""
+        return self.rows * sum(row_bytes * times for row_bytes, times in self._passes.items())
+
+    @property
+    def messages(self) -> int:
+        """Messages sent so far by the local agents."""
+        return len(self.edges) * self._passes.total()
+
+    @property
+    def wire(self) -> tuple[int, int]:
+        """Messages and bytes that have left this process so far."""
+        messages = sum(count * times for (count, _), times in self._wire.items())
+        return messages, sum(size * times for (_, size), times in self._wire.items())
+
+
+class Ledger:
+    """Sees every message of the agents of one rank.
+
+    ``owner``: (agents,) the rank that owns each agent; ``rank``: the rank this ledger belongs to.
+    """
+
+    def __init__(self, graph: CommunicationGraph, owner: np.ndarray, rank: int) -> None:
+        self.graph = graph
+        self.owner = owner
+        self.rank = rank
+        self.off_graph_messages = 0
+        self._routes: list[Route] = []
+
+    def route(self, pairs: np.ndarray, rows: np.ndarray) -> Route:
+        """Declare an exchange: ``pairs`` (P, 2) sender and receiver, ``rows`` (P,) rows of each message.
+
+        Every rank passes the same pairs; the route keeps those that touch its agents. Raises ``OffGraphError``
+        if any pair is not an edge of the graph, before anything is sent.
+        """
+        pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+        self._refuse_off_graph(pairs)
+        between = (pairs[:, 0] != pairs[:, 1]) & (rows > 0)
+        pairs, rows = pairs[between], rows[between]
+        sends, receives = self.owner[pairs[:, 0]] == self.rank, self.owner[pairs[:, 1]] == self.rank
+        outside = np.concatenate([pairs[sends & ~receives], pairs[receives & ~sends]])
+        other = self.owner[outside].sum(axis=1) - self.rank
+        peers, first = np.unique(other, return_index=True)
+        named = dict(zip(peers.tolist(), map(tuple, outside[first].tolist()), strict=True))
+        route = Route(pairs[sends], rows[sends], named)
+        self._routes.append(route)
+        return route
+
+    def _refuse_off_graph(self, pairs: np.ndarray) -> None:
+        on_graph = self.graph.contains(pairs[:, 0], pairs[:, 1])
+        if on_graph.all():
+            return
+        self.off_graph_messages += int((~on_graph).sum())
+        sender, receiver = pairs[~on_graph][0]
+        raise OffGraphError(
+            f"a message from agent {sender} to agent {receiver} would leave the graph {self.graph.name!r}: "
+            "messages are allowed between neighbours only; add the edge or send along a path"
+        )
+
+    def traffic(self) -> Traffic:
+        """Everything sent so far by the agents of this rank."""
+        edge_bytes = np.zeros(len(self.graph.edges), dtype=np.int64)
+        for route in self._routes:
+            np.add.at(edge_bytes, self._edge_index(route.edges), route.edge_bytes())
+        wire = [route.wire for route in self._routes]
+        return Traffic(
+            messages=sum(route.messages for route in self._routes),
+            bytes=int(edge_bytes.sum()),
+            edge_bytes=edge_bytes,
+            wire_messages=sum(messages for messages, _ in wire),
+            wire_bytes=sum(size for _, size in wire),
+        )
+
+    def _edge_index(self, pairs: np.ndarray) -> np.ndarray:
+        key = self.graph.edges[:, 0] * self.graph.agents + self.graph.edges[:, 1]
+        low, high = pairs.min(axis=1, initial=self.graph.agents), pairs.max(axis=1, initial=0)
+        return np.searchsorted(key, low * self.graph.agents + high)

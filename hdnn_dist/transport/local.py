@@ -1,0 +1,32 @@
+"""All agents in one process: there is nobody to send to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hdnn_dist.transport.ledger import Route
+from hdnn_dist.transport.world import Channel, World
+
+
+class LocalChannel(Channel):
+    """Counts the messages of agents that share this process; carries nothing."""
+
+    def _carry(self) -> None:
+        raise AssertionError("a world of one rank has no peers")
+
+
+class LocalWorld(World):
+    """This process alone."""
+
+    transport = "local"
+    rank = 0
+    size = 1
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> LocalChannel:
+        return LocalChannel(route, sends, receives)

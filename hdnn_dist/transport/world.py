@@ -1,0 +1,70 @@
+"""What a transport is: a world of ranks, and channels that carry rows between two buffers of neighbouring ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hdnn_dist.transport.ledger import OffGraphError, Route
+
+
+class TransportError(RuntimeError):
+    """An exchange failed or ran out of time; the message names the ranks, the agents and the direction."""
+
+
+class Channel(ABC):
+    """A fixed exchange between fixed buffers, made once and used in every layer of every step.
+
+    ``sends`` and ``receives`` map a peer rank to a contiguous view of the buffer that is sent to it or filled by it.
+    """
+
+    def __init__(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> None:
+        strangers = (sends.keys() | receives.keys()) - route.peers.keys()
+        if strangers:
+            raise OffGraphError(f"no agent here has a neighbour on rank {min(strangers)}: no channel to it")
+        self.route = route
+        self.sends = dict(sends)
+        self.receives = dict(receives)
+        self._wire_bytes = sum(part.numel() * part.element_size() for part in self.sends.values())
+
+    def exchange(self, row_bytes: int) -> None:
+        """Send and receive everything; returns when all of it has arrived. Counted in the ledger."""
+        self.route.record(row_bytes, len(self.sends), self._wire_bytes)
+        if self.sends or self.receives:
+            self._carry()
+
+    @abstractmethod
+    def _carry(self) -> None:
+        """Post the receives, post the sends, wait for all."""
+
+    def _failure(self, peer: int, verb: str, cause: object) -> TransportError:
+        sender, receiver = self.route.peers[peer]
+        return TransportError(f"could not {verb} rank {peer} (such as agent {sender} -> agent {receiver}): {cause}")
+
+
+class World(ABC):
+    """The ranks of a job: ``rank`` is this process, ``size`` how many there are, ``device`` where its tensors live."""
+
+    transport: str
+    rank: int
+    size: int
+    device: torch.device
+
+    @abstractmethod
+    def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
+        """A channel of this transport. Never name this rank itself as a peer."""
+
+    def close(self) -> None:  # noqa: B027  most transports hold nothing
+        """Leave the world. Idempotent."""
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(rank={self.rank}, size={self.size}, device={self.device})"

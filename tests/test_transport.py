@@ -1,0 +1,133 @@
+"""How a world is found, and what the ledger counts. The transports themselves are tested in test_ranks.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hdnn_dist import HDNN, CommunicationGraph, connect, place
+from hdnn_dist.transport import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES, OffGraphError
+from launch import run
+
+RING = CommunicationGraph.ring(8)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (*TORCHRUN_VARIABLES, *MPI_SIZE_VARIABLES):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_without_a_launcher_this_process_is_the_world() -> None:
+    with connect() as world:
+        assert (world.transport, world.rank, world.size) == ("local", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("carrier pigeon", "unknown transport 'carrier pigeon'"),
+        ("c10d", "needs the environment of torchrun, and RANK, WORLD_SIZE"),
+    ],
+)
+def test_transports_that_cannot_be(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        connect(name)
+
+
+def test_mpi_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PMI_SIZE", "2")
+    with pytest.raises(ValueError, match="mpi4py, which is not installed: pip install"):
+        connect()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="torch sees no CUDA device"):
+        connect("local", device="cuda")
+
+
+def test_the_ledger_counts_what_the_formulas_say() -> None:
+    """One message per edge, direction, round and half-step; twice as wide in reverse (DESIGN: propagation)."""
+    agents = place(RING, connect("local"))
+    net = HDNN(agents, 6, layers=5)
+    x = torch.zeros(7, net.local_features)
+    y = net(x)
+    forward = agents.ledger.traffic()
+    rounds, block = 5 * 2 * 2, 7 * 3 * 4
+    assert forward.messages == rounds * 2 * 8
+    assert forward.bytes == forward.messages * block
+    assert (forward.edge_bytes == rounds * 2 * block).all()
+    y.sum().backward()
+    backward = agents.ledger.traffic() - forward
+    assert backward.messages == forward.messages
+    assert backward.bytes == 2 * forward.bytes
+    assert (forward.wire_messages, forward.wire_bytes) == (0, 0)
+
+
+def test_a_route_off_the_graph_raises_and_is_counted() -> None:
+    ledger = place(RING, connect("local")).ledger
+    with pytest.raises(OffGraphError, match="agent 2 to agent 4 would leave the graph 'ring:8'"):
+        ledger.route(np.array([[0, 1], [2, 4]]), np.array([1, 1]))
+    assert ledger.off_graph_messages == 1
+
+
+SOCKETS = """
+import json, os, sys
+from pathlib import Path
+import torch
+from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
+
+folder, tree = Path(sys.argv[1]), sys.argv[2]
+world = connect()
+if tree == "mesh":
+    torch.distributed.barrier()
+agents = place(CommunicationGraph.path(world.size), world)
+net = HDNN(agents, 2, 2)
+head = Readout(agents, net)
+head.loss(net(torch.ones(3, 2)), torch.zeros(3, dtype=torch.long)).backward()
+files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+inodes = {os.readlink(file) for file in files if os.path.islink(file)}
+lines = [line.split() for table in ("tcp", "tcp6") for line in open(f"/proc/net/{table}").readlines()[1:]]
+mine = [line for line in lines if f"socket:[{line[9]}]" in inodes]
+port = lambda address: int(address.split(":")[1], 16)
+connected = [(port(line[1]), port(line[2])) for line in mine if line[3] == "01"]
+listening = [line[1].split(":")[0] for line in mine if line[3] == "0A"]
+head.everyone.sum(torch.zeros(1))
+(folder / f"{world.rank}.json").write_text(json.dumps([connected, listening]))
+head.everyone.sum(torch.zeros(1))
+world.close()
+"""
+
+
+def connections(folder: Path, ranks: int, kind: str, *extra: str, **environment: str) -> set[tuple[int, int]]:
+    """Pairs of ranks with an open connection between them, while a network trains on the path 0 - 1 - 2 - ..."""
+    script = folder / "sockets.py"
+    script.write_text(SOCKETS)
+    process = run("torchrun", ranks, str(script), str(folder), kind, **environment)
+    assert process.returncode == 0, process.stderr
+    ends = [{tuple(pair) for pair in json.loads((folder / f"{r}.json").read_text())[0]} for r in range(ranks)]
+    return {
+        (a, b) for a, b in combinations(range(ranks), 2) if any((there, here) in ends[b] for here, there in ends[a])
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+def test_gloo_connects_along_graph_edges_only(tmp_path: Path) -> None:
+    """At the operating system's level: contract 4."""
+    assert connections(tmp_path, 5, "path") == {(0, 1), (1, 2), (2, 3), (3, 4)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")
+def test_the_socket_test_would_see_a_full_mesh(tmp_path: Path) -> None:
+    """Without lazy connections gloo joins everybody: what the test above must be able to see."""
+    seen = connections(tmp_path, 4, "mesh", TORCH_GLOO_LAZY_INIT="0")
+    assert seen == set(combinations(range(4), 2))
