@@ -1,0 +1,57 @@
+"""Initial weights, drawn per (seed, agent, layer) and never per rank, so that every placement starts from the same."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.choices import unknown
+
+INITIALS = ("scaled", "normal")
+READOUT_STREAM = 1 << 32
+
+
+def generator(seed: int, agent: int, stream: int) -> np.random.Generator:
+    """A counter-based generator (Philox) of its own for each agent and purpose."""
+    key = np.array([seed, agent], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))
+
+
+def draw_weights(layout: BlockLayout, layers: int, operators: int, seed: int, initial: str) -> np.ndarray:
+    """(layers, operators, layout.size) float64.
+
+    ``normal``: K and b standard normal; ``scaled``: both with variance 1/fan-in, the columns of K_i. The first layers
+    of a deep network are those of a shallow one. Raises ``ValueError`` for another name or a negative seed.
+    """
+    _check(initial, seed)
+    weights = np.empty((layers, operators, layout.size))
+    for operator in range(operators):
+        for group in layout.groups:
+            drawn = np.stack(
+                [
+                    generator(seed, agent, operator).standard_normal((layers, group.rows, group.columns + 1))
+                    for agent in group.agents
+                ],
+                axis=1,
+            )
+            if initial == "scaled":
+                drawn /= np.sqrt(group.columns)
+            weights[:, operator, group.entries] = drawn[..., :-1].reshape(layers, -1)
+            weights[:, operator, group.bias] = drawn[..., -1].reshape(layers, -1)
+    return weights
+
+
+def draw_readout(agents: np.ndarray, features: np.ndarray, outputs: int, seed: int) -> np.ndarray:
+    """(outputs, features of these agents) float64, variance 1/(features of an agent)."""
+    drawn = [
+        generator(seed, agent, READOUT_STREAM).standard_normal((count, outputs)) / np.sqrt(count)
+        for agent, count in zip(agents.tolist(), features.tolist(), strict=True)
+    ]
+    return np.concatenate([np.empty((0, outputs)), *drawn]).T
+
+
+def _check(initial: str, seed: int) -> None:
+    if initial not in INITIALS:
+        raise unknown("initial", initial, INITIALS)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}: expected a whole number from 0 to 2**64 - 1")

@@ -1,0 +1,221 @@
+"""HDNN: the whole network as one nn.Module, and its pass as one autograd node."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from hdnn_dist.activations import TANH
+from hdnn_dist.architectures import architecture as named
+from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.dense import Dense, DenseView
+from hdnn_dist.halo import Halo
+from hdnn_dist.initial import draw_weights
+from hdnn_dist.patterns import Pattern
+from hdnn_dist.placement import Agents
+from hdnn_dist.steppers import EulerStepper, Scheme, SplitStepper, Stepper
+from hdnn_dist.tree import Tree
+
+CACHED_WIDTHS = 4
+LARGE_DRIFT = 1e-2
+
+
+class DriftWarning(UserWarning):
+    """The states rebuilt by the backward pass have drifted from those of the forward pass."""
+
+
+class HDNN(nn.Module):
+    """A Hamiltonian deep neural network whose agents live on the ranks of ``agents.world``.
+
+    ``features``: of every agent, one number or one per agent, the same on every rank. ``step``: h. ``pattern``: the
+    blocks T of every K (default: the graph with self-loops). ``initial``: ``"scaled"`` (variance 1/fan-in) or
+    ``"normal"`` (standard normal); drawn per (seed, agent, layer), so the network does not depend on the
+    number of ranks. ``store_every``: where layers cannot be undone, every how many of them a state is kept.
+
+    The only parameter is ``weights``, (layers, operators, size): all K and b of this rank's agents.
+    Raises ``ValueError`` for what cannot be built.
+
+    Source: Galimberti et al., IEEE TAC 68(5), 2023. The rebuilding backward pass uses that their semi-implicit Euler
+    step is invertible in closed form.
+    """
+
+    def __init__(
+        self,
+        agents: Agents,
+        features: int | Sequence[int] = 2,
+        layers: int = 64,
+        step: float = 0.1,
+        architecture: str = "H2",
+        seed: int = 0,
+        *,
+        initial: str = "scaled",
+        pattern: Pattern | None = None,
+        store_every: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.agents = agents
+        self.architecture = named(architecture)
+        self.features = features_per_agent(features, agents.graph.agents)
+        self.architecture.check_features(self.features)
+        _check_positive(layers=layers, step=step, store_every=store_every)
+        self.layers, self.step, self.seed, self.store_every = layers, step, seed, store_every
+        self.pattern = agents.graph.pattern(pattern)
+        halo = Halo(agents, self.pattern, self.architecture.block_sizes(self.features))
+        self.layout = BlockLayout(halo, self.pattern)
+        weights = draw_weights(self.layout, layers, len(self.architecture.operators), seed, initial)
+        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
+        self._stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make_stepper)
+        self._drift: Tensor | None = None
+
+    @property
+    def local_features(self) -> int:
+        """Features of the agents of this rank: the second dimension of inputs and outputs."""
+        return int(self.features[self.agents.local].sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, local features[, positions...]) -> the same shape, after the last layer.
+
+        Agent after agent, inside an agent its first half (p), then its second (q). Every position is a sample of
+        its own. Every rank has to call it, with the same batch and positions.
+        """
+        self._check_input(x)
+        y: Tensor = _Propagation.apply(x, self.weights, self)
+        return y
+
+    @property
+    def drift(self) -> float | None:
+        """Largest difference between the input and its reconstruction in the last backward pass, on this rank.
+
+        Relative to the largest entry of the input, or to 1. ``None`` before the first backward pass, and for
+        architectures that store their states.
+        """
+        return None if self._drift is None else float(self._drift)
+
+    def dense(self) -> Dense:
+        """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
+        K, b = self._dense_view.fill(self.weights.detach())
+        tree = Tree(self.agents)
+        return Dense(tree.sum(K), tree.sum(b), self._dense_view.coupling(b))
+
+    def load_dense(self, K: Tensor, b: Tensor) -> None:
+        """Set this rank's weights from dense K (layers, n, n) and b (layers, n), in the order of ``dense``.
+
+        Needs no message. Raises ``ValueError`` for a wrong shape, or an entry of K outside the pattern.
+        """
+        if len(K) != self.layers:
+            raise ValueError(f"load_dense got K of {len(K)} layers, but this network has {self.layers}")
+        with torch.no_grad():
+            self.weights.copy_(self._dense_view.take(K, b))
+
+    @cached_property
+    def _dense_view(self) -> DenseView:
+        return DenseView(self.architecture, self.layout, self.features)
+
+    def _make_stepper(self, width: int, dtype: torch.dtype) -> Stepper:
+        features, device = self.features[self.agents.local], self.agents.world.device
+        rows = self.architecture.part_rows(features)
+        like = torch.empty((), dtype=dtype, device=device)
+        scheme = Scheme(
+            architecture=self.architecture,
+            layout=self.layout,
+            activation=TANH,
+            step=self.step,
+            rows={
+                part: torch.as_tensor(r, device=device) for part, r in zip(self.architecture.parts, rows, strict=True)
+            },
+            couplings={half: half.coupling(features, like) for half in self.architecture.layer},
+            store_every=self.store_every,
+        )
+        stepper = SplitStepper if self.architecture.reversible else EulerStepper
+        return stepper(scheme, width, dtype)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[1] != self.local_features:
+            raise ValueError(
+                f"input has shape {tuple(x.shape)}: expected (batch, {self.local_features}[, positions...]), "
+                f"the features of the {len(self.agents)} agents of rank {self.agents.world.rank}, agent after agent"
+            )
+        if x.dtype != self.weights.dtype or x.device != self.weights.device:
+            raise ValueError(
+                f"input is {x.dtype} on {x.device}, but the weights are {self.weights.dtype} on {self.weights.device}: "
+                "convert the input, or build the network with that dtype"
+            )
+
+    def _watch_drift(self, x: Tensor, rebuilt: Tensor) -> None:
+        self._drift = (x - rebuilt).abs().amax() / x.abs().amax().clamp_min(1)
+        if self._drift.device.type == "cpu" and not self._drift <= LARGE_DRIFT:
+            warnings.warn(
+                f"rebuilding the input from the output missed it by {self.drift:.1e} (relative): gradients are "
+                "unreliable; lower the step, scale K down (initial='scaled', smoothness), or use float64",
+                DriftWarning,
+                stacklevel=2,
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.architecture.name}, {self.agents.graph.agents} agents of which {len(self.agents)} here, "
+            f"layers={self.layers}, step={self.step}, weights={tuple(self.weights.shape)}"
+        )
+
+
+class _Propagation(torch.autograd.Function):
+    """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, net: HDNN) -> Tensor:
+        stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
+        y_T, stored = stepper.forward(_feature_major(x), weights, store=any(ctx.needs_input_grad))
+        y = _sample_major(y_T, x.shape)
+        ctx.net, ctx.stepper, ctx.stored = net, stepper, stored
+        ctx.save_for_backward(x, y, weights)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, y, weights = ctx.saved_tensors
+        x_T = _feature_major(x)
+        grad_x_T, grad_weights, rebuilt = ctx.stepper.backward(
+            _feature_major(y), _feature_major(grad_y), weights, ctx.stored
+        )
+        if rebuilt is not None:
+            ctx.net._watch_drift(x_T, rebuilt)
+        return _sample_major(grad_x_T, x.shape), grad_weights, None
+
+
+def _feature_major(x: Tensor) -> Tensor:
+    """(batch, features, positions...) -> (features, batch * positions)."""
+    return x.movedim(1, 0).reshape(x.shape[1], -1)
+
+
+def _sample_major(x: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of ``_feature_major``."""
+    return x.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1).contiguous()
+
+
+def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray:
+    """(agents,) int64 from one number for all or one per agent; ``ValueError`` unless every agent has some."""
+    given = np.asarray(features)
+    if not np.issubdtype(given.dtype, np.integer) or given.ndim > 1 or (given.ndim == 1 and len(given) != agents):
+        raise ValueError(f"features is {features!r}: expected a whole number, or one for each of the {agents} agents")
+    sizes = np.broadcast_to(given, agents).astype(np.int64)
+    if (sizes < 1).any():
+        agent = int(np.flatnonzero(sizes < 1)[0])
+        raise ValueError(
+            f"agent {agent} has {sizes[agent]} features: every agent needs at least one; leave it out of the graph"
+        )
+    return sizes
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: expected a number greater than 0")

@@ -1,0 +1,188 @@
+"""Distributed problems and their dense answers: one check serves every architecture, placement and transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import oracle
+import torch
+from torch import Tensor
+
+from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, place
+from hdnn_dist.patterns import Pattern
+from hdnn_dist.transport import World
+
+TOLERANCE = 1e-10  # relative, in float64: contract 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network on a graph. ``pattern``: pairs of T, default the graph; ``owner``: ranks, default METIS."""
+
+    graph: CommunicationGraph
+    features: tuple[int, ...]
+    architecture: str
+    layers: int = 3
+    step: float = 0.3
+    batch: int = 4
+    positions: tuple[int, ...] = ()
+    pattern: tuple[tuple[int, int], ...] | None = None
+    owner: tuple[int, ...] | None = None
+    store_every: int = 1
+    seed: int = 0
+    readers: tuple[int, ...] | None = None
+    loss: str = "cross_entropy"
+    extra: dict[str, int] = field(default_factory=dict)
+
+    def agents(self, world: World) -> Agents:
+        return place(self.graph, world, "auto" if self.owner is None else self.owner)
+
+    def network(self, agents: Agents) -> HDNN:
+        pattern = None if self.pattern is None else Pattern.from_pairs(self.graph.agents, self.pattern)
+        return HDNN(
+            agents,
+            self.features,
+            self.layers,
+            self.step,
+            self.architecture,
+            self.seed,
+            pattern=pattern,
+            store_every=self.store_every,
+            dtype=torch.float64,
+        )
+
+    def inputs(self) -> Tensor:
+        """(batch, features of all agents, positions...), agent after agent, the same on every rank."""
+        random = np.random.default_rng(self.seed + 1)
+        return torch.as_tensor(random.standard_normal((self.batch, sum(self.features), *self.positions)))
+
+
+def local_rows(agents: Agents, features: tuple[int, ...]) -> Tensor:
+    """Rows of this rank's agents in the state of all agents."""
+    starts = np.cumsum((0, *features))
+    return torch.as_tensor(np.concatenate([np.arange(starts[a], starts[a + 1]) for a in agents.local]))
+
+
+def relative_error(given: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected entry."""
+    if expected.numel() == 0:
+        assert given.shape == expected.shape
+        return 0.0
+    return float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def dense_answer(problem: Problem, K: Tensor, b: Tensor, x: Tensor) -> Tensor:
+    """The output for all agents, agent after agent, from the oracle."""
+    order = oracle.dense_order(problem.features)
+    samples = x.movedim(1, -1).reshape(-1, x.shape[1])[:, order]
+    y = oracle.propagate(problem.architecture, samples, K, b, problem.step)[:, torch.argsort(order)]
+    return y.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+
+
+def check_against_oracle(problem: Problem, world: World) -> None:
+    """Output, and gradients of the input, of K and of b, of sum(w * y): this rank's share against the oracle's."""
+    agents = problem.agents(world)
+    net = problem.network(agents)
+    rows = local_rows(agents, problem.features)
+    K, b, _ = net.dense()
+    mask = dense_mask(problem, net)
+    assert not (K * ~mask).any(), "K has entries outside its pattern"
+    K, b, x = K.requires_grad_(), b.requires_grad_(), problem.inputs().requires_grad_()
+    w = torch.as_tensor(np.random.default_rng(7).standard_normal(x.shape))
+    expected = dense_answer(problem, K, b, x)
+    (w * expected).sum().backward()
+
+    mine = x.detach()[:, rows].requires_grad_()
+    given = net(mine)
+    (w[:, rows] * given).sum().backward()
+    assert relative_error(given.detach(), expected.detach()[:, rows]) < TOLERANCE
+    assert relative_error(mine.grad, x.grad[:, rows]) < TOLERANCE
+    grad_K, grad_b = net._dense_view.fill(net.weights.grad)
+    owned = net._dense_view.fill(torch.ones_like(net.weights))
+    assert relative_error(grad_K, K.grad * owned[0]) < TOLERANCE
+    assert relative_error(grad_b, b.grad * owned[1]) < TOLERANCE
+
+
+def dense_mask(problem: Problem, net: HDNN) -> Tensor:
+    """Where K may be non-zero, in the dense order, written out pair by pair."""
+    n = sum(problem.features)
+    starts = np.cumsum((0, *problem.features))
+    pairs = problem.pattern or [
+        (i, k) for i in range(problem.graph.agents) for k in range(problem.graph.agents) if problem.graph.contains(i, k)
+    ]
+    state = torch.zeros(n, n, dtype=torch.bool)
+    for i, k in pairs:
+        state[starts[i] : starts[i + 1], starts[k] : starts[k + 1]] = True
+    order = oracle.dense_order(problem.features)
+    mask = state[order][:, order]
+    if problem.architecture == "H2":  # K = blkdiag(Kp, Kq)
+        mask[: n // 2, n // 2 :] = mask[n // 2 :, : n // 2] = False
+    return mask
+
+
+def check_readout(problem: Problem, world: World) -> None:
+    """Logits, loss, right answers, and every gradient through the head, against dense matrices."""
+    agents = problem.agents(world)
+    net = problem.network(agents)
+    head = Readout(
+        agents, net, classes=problem.extra.get("classes", 3), loss=problem.loss, at=problem.readers,
+        root=problem.extra.get("root"), positions=problem.positions,
+    )  # fmt: skip
+    labels = make_labels(problem, head)
+    x = problem.inputs()
+    rows = local_rows(agents, problem.features)
+    y = x[:, rows].clone().requires_grad_()
+    loss = head.loss(y, labels if head.tree.is_root else None)
+    loss.backward()
+    W, c = dense_head(problem, agents, head)
+    W, c, full = W.requires_grad_(), c.requires_grad_(), x.clone().requires_grad_()
+    logits = full.flatten(1) @ W.T + c
+    expected = head.criterion.value(logits, labels)
+    expected.backward()
+    assert relative_error(loss.detach(), expected.detach()) < TOLERANCE
+    assert head.correct == head.criterion.correct(logits, labels)
+    assert relative_error(y.grad, full.grad[:, rows]) < TOLERANCE
+    if head.weights.numel():
+        assert relative_error(head.weights.grad, mine(problem, agents, head, W.grad)) < TOLERANCE
+    if head.tree.is_root:
+        assert relative_error(head.bias.grad, c.grad) < TOLERANCE
+    check_logits(head, y, logits.detach(), full, loss, labels)
+
+
+def check_logits(head: Readout, y: Tensor, logits: Tensor, full: Tensor, loss: Tensor, labels: Tensor) -> None:
+    """``head(y)``: the logits at the root, and the gradient of ``loss`` when the root makes its own of them."""
+    again = y.detach().clone().requires_grad_()
+    own = head(again)
+    assert own.shape == ((len(logits), head.outputs) if head.tree.is_root else (len(logits), 0))
+    if head.tree.is_root:
+        assert relative_error(own.detach(), logits) < TOLERANCE
+    value = head.criterion.value(own, labels) if head.tree.is_root else own.sum()
+    value.backward()
+    assert relative_error(again.grad, y.grad) < TOLERANCE
+
+
+def make_labels(problem: Problem, head: Readout) -> Tensor:
+    random = np.random.default_rng(5)
+    if problem.loss == "mean_squared_error":
+        return torch.as_tensor(random.standard_normal((problem.batch, head.classes)))
+    return torch.as_tensor(random.integers(0, head.classes, problem.batch))
+
+
+def dense_head(problem: Problem, agents: Agents, head: Readout) -> tuple[Tensor, Tensor]:
+    """(outputs, features of all agents times positions) and (outputs,), collected along the tree."""
+    W = torch.zeros(head.outputs, sum(problem.features), *problem.positions, dtype=torch.float64)
+    W[:, reader_rows(problem, agents, head)] = head.weights.detach().view(head.outputs, -1, *problem.positions)
+    c = head.bias.detach() if head.tree.is_root else torch.zeros(head.outputs, dtype=torch.float64)
+    return head.everyone.sum(W).flatten(1), head.everyone.sum(c)
+
+
+def mine(problem: Problem, agents: Agents, head: Readout, W: Tensor) -> Tensor:
+    """This rank's columns of a dense head."""
+    return W.view(head.outputs, -1, *problem.positions)[:, reader_rows(problem, agents, head)].flatten(1)
+
+
+def reader_rows(problem: Problem, agents: Agents, head: Readout) -> Tensor:
+    starts = np.cumsum((0, *problem.features))
+    read = [a for a in agents.local if a in head.at]
+    return torch.tensor([row for a in read for row in range(starts[a], starts[a + 1])], dtype=torch.long)
