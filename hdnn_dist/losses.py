@@ -1,0 +1,116 @@
+"""Losses at the root: the value, its gradient by the logits, and the number of samples that are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hdnn_dist.choices import unknown
+
+
+@dataclass(frozen=True)
+class Loss:
+    """``value(logits, labels)``: mean over the batch of (batch, outputs); ``correct``: how many samples are right;
+    ``decide(logits)``: what the model says of each sample, the probability of class 1 of two, or the class of more.
+    ``outputs(classes)``: the logits that the loss needs; ``integer``: whether labels are class numbers.
+    """
+
+    name: str
+    value: Callable[[Tensor, Tensor], Tensor]
+    correct: Callable[[Tensor, Tensor], Tensor]
+    decide: Callable[[Tensor], Tensor]
+    outputs: Callable[[int], int]
+    integer: bool
+
+    def check(self, labels: Tensor | None, batch: int, classes: int) -> Tensor:
+        """``labels``, or ``ValueError`` if the root has none or they do not fit the batch and the classes."""
+        if labels is None:
+            raise ValueError("the rank that owns the readout's root needs labels, and got None: pass them to loss()")
+        if self.integer:
+            return self._check_classes(labels, batch, classes)
+        if labels.shape != (batch, classes):
+            raise ValueError(
+                f"targets have shape {tuple(labels.shape)}: {self.name} with {classes} outputs "
+                f"and a batch of {batch} needs {(batch, classes)}"
+            )
+        return labels
+
+    def _check_classes(self, labels: Tensor, batch: int, classes: int) -> Tensor:
+        """Range on the CPU only: on CUDA reading it would stall the device, and the loss kernel checks it there."""
+        if labels.shape != (batch,) or labels.is_floating_point():
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
+                f"{self.name} needs ({batch},) whole class numbers"
+            )
+        if labels.is_cpu and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"labels run from {int(labels.min())} to {int(labels.max())}: "
+                f"with {classes} classes they must lie between 0 and {classes - 1}"
+            )
+        return labels
+
+
+def _binary(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits.squeeze(1), labels.to(logits.dtype))
+
+
+def _largest_right(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(1) == labels).sum()
+
+
+def _sign_right(logits: Tensor, labels: Tensor) -> Tensor:
+    return ((logits.squeeze(1) > 0) == labels.bool()).sum()
+
+
+def _none_right(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.zeros((), device=logits.device)
+
+
+def _class_or_probability(logits: Tensor) -> Tensor:
+    return logits.softmax(1)[:, 1] if logits.shape[1] == 2 else logits.argmax(1)
+
+
+def _probability(logits: Tensor) -> Tensor:
+    return logits.squeeze(1).sigmoid()
+
+
+def _as_it_is(logits: Tensor) -> Tensor:
+    return logits
+
+
+def _one_per_class(classes: int) -> int:
+    return classes
+
+
+def _one_for_two(classes: int) -> int:
+    return 1
+
+
+LOSSES = {
+    loss.name: loss
+    for loss in (
+        Loss(
+            "cross_entropy",
+            F.cross_entropy,
+            _largest_right,
+            _class_or_probability,
+            _one_per_class,
+            integer=True,
+        ),
+        Loss("binary_cross_entropy", _binary, _sign_right, _probability, _one_for_two, integer=True),
+        Loss("mean_squared_error", F.mse_loss, _none_right, _as_it_is, _one_per_class, integer=False),
+    )
+}
+
+
+def loss_function(name: str, classes: int) -> Loss:
+    """The loss of that name; ``ValueError`` for an unknown one or classes that it cannot have."""
+    if name not in LOSSES:
+        raise unknown("loss", name, LOSSES)
+    if name == "binary_cross_entropy" and classes != 2:
+        raise ValueError(f"binary_cross_entropy was given {classes} classes: it separates 2; use 'cross_entropy'")
+    return LOSSES[name]

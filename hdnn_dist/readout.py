@@ -1,0 +1,206 @@
+"""The readout: logits = sum over agents of W_i y_i + c, summed up a tree to the root; gradients come back down it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from hdnn_dist.initial import draw_readout
+from hdnn_dist.losses import loss_function
+from hdnn_dist.network import HDNN
+from hdnn_dist.placement import Agents
+from hdnn_dist.tree import Tree
+
+METRICS = 2  # loss and number of correct samples, which ride along with the gradient
+
+
+class Readout(nn.Module):
+    """A linear head over some or all agents, with its loss.
+
+    ``classes``: classes, or targets for ``mean_squared_error``. ``loss``: ``cross_entropy``, ``binary_cross_entropy``
+    (two classes, one logit) or ``mean_squared_error``. ``at``: the agents that are read (default: all). ``root``: the
+    agent where logits are summed and labels are known (default: the first of ``at``). ``positions``: the
+    trailing dimensions of the network's output, read by separate weights.
+
+    ``weights`` (outputs, features of the local agents that are read, times positions) and ``bias`` (outputs) at the
+    root, empty elsewhere, are the parameters. Raises ``ValueError`` for what cannot be built.
+
+    Messages: the sum takes one per edge of the tree that joins the agents read, the gradient another; where not all
+    agents are read, loss and accuracy reach the others by one more along the whole tree.
+    """
+
+    def __init__(
+        self,
+        agents: Agents,
+        net: HDNN,
+        classes: int = 2,
+        loss: str = "cross_entropy",
+        at: Sequence[int] | None = None,
+        root: int | None = None,
+        positions: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.agents = agents
+        self.classes = classes
+        self.criterion = loss_function(loss, classes)
+        self.outputs = self.criterion.outputs(classes)
+        self.at = _check_readers(at, agents.graph.agents)
+        self.root = int(self.at[0]) if root is None else root
+        self.tree = Tree(agents, self.root, self.at)
+        self.everyone = self.tree if at is None else Tree(agents, self.root)
+        self._positions = tuple(positions)
+        self._tables(net, prod(positions))
+        drawn = draw_readout(self._readers, net.features[self._readers] * prod(positions), self.outputs, net.seed)
+        weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
+        bias = weights.new_zeros(self.outputs if self.tree.is_root else 0)
+        self.weights, self.bias = (nn.Parameter(part, requires_grad=part.numel() > 0) for part in (weights, bias))
+
+    def _tables(self, net: HDNN, positions: int) -> None:
+        """Which rows of the local state are read, and to which component of the tree they add."""
+        local, device = self.agents.local, self.agents.world.device
+        read = np.isin(local, self.at)
+        self._readers = local[read]
+        self._rows = torch.as_tensor(np.flatnonzero(np.repeat(read, net.features[local])), device=device)
+        part = np.repeat(self.tree.part_of(self._readers), net.features[self._readers] * positions)
+        selects = torch.as_tensor(part == np.arange(self.tree.parts)[:, np.newaxis], device=device)
+        self._selects = selects.to(net.weights.dtype).unsqueeze(1)
+
+    def forward(self, y: Tensor) -> Tensor:
+        """(batch, local features[, positions...]) -> logits (batch, outputs) on the root's rank, (batch, 0) elsewhere.
+
+        Differentiable: the gradient that the root puts into its logits reaches every agent's block. Every rank has
+        to call it, and to call backward through it.
+        """
+        logits: Tensor = _Logits.apply(self._read(y), self.weights, self.bias, self)
+        return logits.T
+
+    def loss(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The mean loss of a batch, on every rank; ``labels`` are needed on the root's rank only.
+
+        ``correct`` is then the number of samples that were classified right. With gradients enabled the gradient
+        comes down the tree in this call, so that backward needs no message. Raises ``ValueError`` at the root
+        for labels that do not fit, and on the other ranks with it.
+        """
+        loss, self.correct = _Loss.apply(self._read(y), self.weights, self.bias, labels, self, torch.is_grad_enabled())
+        return loss
+
+    def _read(self, y: Tensor) -> Tensor:
+        """(rows that are read times positions, batch)."""
+        if tuple(y.shape[2:]) != self._positions:
+            raise ValueError(
+                f"the readout was built for positions {self._positions}, but the state has {tuple(y.shape[2:])}: "
+                "pass positions= to Readout"
+            )
+        return y.index_select(1, self._rows).flatten(1).T
+
+    def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+        """Logits (outputs, batch) at the root, after one pass up the tree; (0, batch) elsewhere."""
+        values = torch.matmul(self._by_part(weights), y).flatten(1)
+        self.tree.reduce(values)
+        if not self.tree.is_root:
+            return values.new_empty(0, y.shape[1])
+        return values[self.tree.root_part].view(self.outputs, -1) + bias.unsqueeze(1)
+
+    def _at_root(self, logits: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor]:
+        """(loss, correct), and the gradient of the loss by the logits (outputs, batch) if ``train``."""
+        leaf = logits.T.requires_grad_(train)
+        labels = self.criterion.check(labels, len(leaf), self.classes)
+        with torch.set_grad_enabled(train):
+            value = self.criterion.value(leaf, labels)
+        (grad,) = torch.autograd.grad(value, leaf) if train else (leaf[:0],)
+        return torch.stack([value.detach(), self.criterion.correct(leaf, labels).to(value.dtype)]), grad.T
+
+    def _down(self, metrics: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """The root's metrics on every rank, and its gradient for the agents that are read: (parts, outputs, batch)."""
+        together = self.tree is self.everyone
+        sent = torch.cat([grad.flatten(), metrics]) if together else grad.flatten()
+        values = sent.expand(self.tree.parts, -1).clone()
+        if sent.numel():
+            self.tree.broadcast(values)
+        metrics = values[0, grad.numel() :] if together else self._metrics_to_everyone(metrics)
+        return metrics, values[:, : grad.numel()].unflatten(1, tuple(grad.shape))
+
+    def _metrics_to_everyone(self, metrics: Tensor) -> Tensor:
+        values = metrics.expand(self.everyone.parts, -1).clone()
+        self.everyone.broadcast(values)
+        return values[0]
+
+    def _by_part(self, weights: Tensor) -> Tensor:
+        """(parts, outputs, rows): the weights of each component of the tree, zero elsewhere."""
+        return weights.unsqueeze(0) if self.tree.parts == 1 else weights * self._selects
+
+    def _gradients(self, y: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of y, weights and bias from the logits' gradient ``grad`` (parts, outputs, batch); no message."""
+        grad_y = torch.matmul(self._by_part(weights).mT, grad).sum(0)
+        grad_weights = (torch.matmul(grad, y.T) * self._selects).sum(0)
+        grad_bias = grad[self.tree.root_part].sum(1) if self.tree.is_root else grad.new_empty(0)
+        return grad_y, grad_weights, grad_bias
+
+
+class _Logits(torch.autograd.Function):
+    """Up the tree in the forward pass, down the tree in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, head: Readout) -> Tensor:
+        ctx.head = head
+        ctx.save_for_backward(y, weights)
+        return head._sum(y, weights, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+        y, weights = ctx.saved_tensors
+        tree = ctx.head.tree
+        values = y.new_empty(tree.parts, ctx.head.outputs * y.shape[1])
+        if tree.is_root:
+            values[tree.root_part] = grad_logits.flatten()
+        tree.broadcast(values)
+        return *ctx.head._gradients(y, weights, values.unflatten(1, (ctx.head.outputs, -1))), None
+
+
+class _Loss(torch.autograd.Function):
+    """Up the tree with the logits, down it with their gradient, the loss and the number of samples that are right."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, labels: Tensor | None, head: Readout, train: bool
+    ) -> tuple[Tensor, Tensor]:
+        logits = head._sum(y, weights, bias)
+        failure: ValueError | None = None
+        metrics, grad = y.new_empty(METRICS), y.new_empty(head.outputs, y.shape[1] if train else 0)
+        if head.tree.is_root:
+            try:
+                metrics, grad = head._at_root(logits, labels, train)
+            except ValueError as error:
+                failure = error
+                metrics.fill_(torch.nan)
+                grad.zero_()
+        metrics, grad = head._down(metrics, grad)
+        if failure is not None or (metrics.is_cpu and bool(metrics[1].isnan())):  # on CUDA looking would stall
+            raise failure or ValueError(f"rank {head.agents.owner[head.root]} refused its labels: see its message")
+        ctx.head = head
+        ctx.save_for_backward(y, weights, grad)
+        ctx.mark_non_differentiable(correct := metrics[1].clone())
+        return metrics[0].clone(), correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        y, weights, grad = ctx.saved_tensors
+        return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
+
+
+def _check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
+    """The agents that are read, as given; ``ValueError`` unless they are agents, each once."""
+    readers = np.arange(agents) if at is None else np.asarray(at)
+    if readers.ndim != 1 or not readers.size or not np.issubdtype(readers.dtype, np.integer):
+        raise ValueError(f"readout at {at!r}: expected a list of agents, such as [0], or None for all")
+    if len(np.unique(readers)) < len(readers) or readers.min() < 0 or readers.max() >= agents:
+        raise ValueError(f"readout at {list(readers)}: expected different agents between 0 and {agents - 1}")
+    return readers
