@@ -1,0 +1,151 @@
+"""Load a data set by name, this rank's columns only, and draw its batches in an order all ranks share.
+
+about = describe("double_circles")
+columns = Columns.spread(about.columns, features_per_agent)
+data = load("double_circles", seed=0, index=columns.index(local_agents), labels=is_root)
+for batch in batches(len(data.train), 125, seed=0, epoch=0):
+    x = data.train.inputs[batch]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hdnn_dist.choices import unknown
+from hdnn_dist.data.columns import ZERO
+from hdnn_dist.data.digits import NAME as DIGITS
+from hdnn_dist.data.digits import Digits
+from hdnn_dist.data.source import Description, Request, Source, Split
+from hdnn_dist.data.synthetic import SYNTHETIC
+
+SOURCES: dict[str, Source] = {**{source.name: source for source in SYNTHETIC}, DIGITS: Digits()}
+"""Every known source by name; add one to make it loadable."""
+
+Index = npt.NDArray[np.int64]
+SEEDS = 2**64
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as one rank holds it: ``inputs`` of both splits are (samples, features of the local agents).
+
+    columns: number of columns D of the whole data set; the other fields are as in Description.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    image: tuple[int, int] | None
+    columns: int
+
+
+def describe(name: str, *, root: str | Path | None = None) -> Description:
+    """The shape of a data set, known before it is read. Raises ValueError for an unknown name."""
+    return _source(name).describe(_folder(root))
+
+
+def load(
+    name: str,
+    *,
+    seed: int,
+    index: Index,
+    samples: int | None = None,
+    noise: float | None = None,
+    root: str | Path | None = None,
+    labels: bool = True,
+) -> Dataset:
+    """Read or make this rank's columns of a data set.
+
+    seed: decides the samples, their order and which are for test, so ranks must agree on it.
+    index: (features of the local agents,), the column or -1 for a zero of each, from ``Columns.index``.
+    samples, noise: None for the data set's own, see ``describe``.
+    root: folder of the files, for data sets that are read from files.
+    labels: False on ranks that do not need them.
+
+    Raises ValueError for an unknown name, for an index, a seed or samples that the data set has not, and for
+    noise where it takes none.
+    """
+    about = describe(name, root=root)
+    _check_index(index, about)
+    if noise is not None and about.noise is None:
+        raise ValueError(f"the data set {name} takes no noise, but noise = {noise} is given; leave it out")
+    request = Request(
+        samples=about.samples if samples is None else samples,
+        noise=about.noise if noise is None else noise,
+        seed=_checked_seed(seed),
+        root=_folder(root),
+        columns=index[index != ZERO],
+        labels=labels,
+    )
+    train, test = (_with_zeros(split, index) for split in _source(name).read(request))
+    return Dataset(name, train, test, about.classes, about.image, about.columns)
+
+
+def local_features(table: npt.NDArray[np.float64], index: Index) -> npt.NDArray[np.float64]:
+    """This rank's features of samples given in full, such as the grid of a picture of decision regions.
+
+    table: (samples, D). index: as in ``load``. Returns (samples, features of the local agents).
+    """
+    return _fill(table[:, index[index != ZERO]], index)
+
+
+def batches(samples: int, batch_size: int, seed: int, epoch: int) -> Iterator[Index]:
+    """Shuffled batches of sample indices for one epoch, the same on every rank; the last may be short.
+
+    Raises ValueError, when called, for a batch size, number of samples, seed or epoch out of range.
+    """
+    _at_least(1, batch_size, "the batch size")
+    _at_least(1, samples, "the number of samples")
+    _at_least(0, epoch, "the epoch")
+    key = np.array([_checked_seed(seed), epoch], dtype=np.uint64)
+    order = np.random.Generator(np.random.Philox(key=key)).permutation(samples)
+    return (order[start : start + batch_size] for start in range(0, samples, batch_size))
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise unknown("data set", name, SOURCES)
+    return SOURCES[name]
+
+
+def _folder(root: str | Path | None) -> Path | None:
+    return None if root is None else Path(root)
+
+
+def _with_zeros(split: Split, index: Index) -> Split:
+    return replace(split, inputs=_fill(split.inputs, index))
+
+
+def _fill(values: npt.NDArray[np.float64], index: Index) -> npt.NDArray[np.float64]:
+    """Put the columns that were read where ``index`` wants them, zeros elsewhere."""
+    inputs = np.zeros((len(values), len(index)))
+    inputs[:, index != ZERO] = values
+    return inputs
+
+
+def _check_index(index: Index, about: Description) -> None:
+    if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+        raise ValueError(f"index must be one row of integers, not {index.dtype} of shape {index.shape}")
+    outside = index[(index < ZERO) | (index >= about.columns)]
+    if outside.size:
+        raise ValueError(
+            f"column {outside[0]} does not exist: the data set {about.name} has {about.columns} columns, "
+            f"0 to {about.columns - 1}, and -1 stands for a zero"
+        )
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < SEEDS:
+        raise ValueError(f"the seed must be an integer of 0 or more, less than 2**64, not {seed!r}")
+    return int(seed)
+
+
+def _at_least(least: int, value: int, what: str) -> None:
+    if value < least:
+        raise ValueError(f"{what} must be {least} or more, not {value}")
