@@ -1,0 +1,6 @@
+"""``python -m hdnn_dist`` is the command line."""
+
+from hdnn_dist.cli import main
+
+if __name__ == "__main__":
+    main()

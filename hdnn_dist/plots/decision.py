@@ -1,0 +1,75 @@
+"""What a network decides over a plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from hdnn_dist.plots.style import INK, Array, colour, save, square_figure
+
+MARKERS = "o^sDvP*X"
+
+
+def draw_decision(
+    grid_x: ArrayLike,
+    grid_y: ArrayLike,
+    probability: ArrayLike,
+    inputs: ArrayLike,
+    labels: ArrayLike,
+    path: str | Path,
+    *,
+    title: str = "Decision regions",
+) -> Path:
+    """Draw what the network decides over a plane, and the points it was tested on.
+
+    ``grid_x``: (nx,), ``grid_y``: (ny,). ``probability``: (ny, nx), floats for the probability of class 1, or
+    integers for the class itself. ``inputs``: (points, 2). ``labels``: (points,) class numbers. Raises ``ValueError``
+    when these shapes do not fit together.
+    """
+    x, y, value = np.asarray(grid_x), np.asarray(grid_y), np.asarray(probability)
+    points, classes = np.asarray(inputs), np.asarray(labels).astype(int)
+    if x.ndim != 1 or y.ndim != 1 or value.shape != (y.size, x.size):
+        raise ValueError(
+            f"probability has shape {value.shape}, grid_x {x.shape}, grid_y {y.shape}: "
+            "expected (ny, nx) over vectors (nx,) and (ny,)"
+        )
+    if points.ndim != 2 or points.shape[1] != 2 or classes.shape != points.shape[:1]:
+        raise ValueError(
+            f"inputs have shape {points.shape}, labels {classes.shape}: expected (points, 2) and (points,)"
+        )
+    figure, axes = square_figure(title)
+    if np.issubdtype(value.dtype, np.floating):
+        _draw_probability(figure, axes, x, y, value)
+    else:
+        _draw_classes(axes, x, y, value)
+    _draw_points(axes, points, classes)
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel="feature 0", ylabel="feature 1", aspect="equal")
+    return save(figure, path)
+
+
+def _draw_probability(figure: Figure, axes: Axes, x: Array, y: Array, probability: Array) -> None:
+    shades = LinearSegmentedColormap.from_list("classes", ["#9CCBE6", "#FFFFFF", "#F5BE9B"])
+    image = axes.pcolormesh(x, y, probability, cmap=shades, vmin=0, vmax=1, shading="gouraud")
+    if probability.min() < 0.5 < probability.max():
+        axes.contour(x, y, probability, levels=[0.5], colors=INK, linewidths=1.0)
+    figure.colorbar(image, ax=axes, label="probability of class 1", shrink=0.7, aspect=30)
+
+
+def _draw_classes(axes: Axes, x: Array, y: Array, classes: Array) -> None:
+    shades = ListedColormap([colour(index) for index in range(int(classes.max()) + 1)])
+    axes.pcolormesh(x, y, classes, cmap=shades, vmin=0, vmax=shades.N - 1, alpha=0.35, shading="nearest")
+
+
+def _draw_points(axes: Axes, points: Array, classes: Array) -> None:
+    size = float(np.clip(70.0 / np.sqrt(max(len(points), 1)), 1.8, 5.0))
+    for index in np.unique(classes):
+        x, y = points[classes == index].T
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(x, y, marker, markersize=size, color=colour(index), markeredgewidth=0, label=f"class {index}")
+    if len(points):
+        axes.legend(loc="upper right", fontsize=9, framealpha=0.9, markerscale=6.0 / size)

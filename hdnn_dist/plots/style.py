@@ -1,0 +1,53 @@
+"""What all pictures share: colours, the look of the axes, and how a file is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# Okabe and Ito, "Color Universal Design" (2008), which colour-blind readers can tell apart; grey and indigo instead of
+# their yellow and black
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#332288")
+INK, EDGE, PAPER = "#222222", "#8A8F98", "#F3F4F6"
+DPI = 150
+SIDE = 6.4  # inches
+
+
+def square_figure(title: str) -> tuple[Figure, Axes]:
+    """A figure of one square picture."""
+    figure = Figure(figsize=(SIDE, SIDE), layout="constrained")
+    axes = figure.subplots()
+    dress(axes, title)
+    return figure, axes
+
+
+def dress(axes: Axes, title: str) -> None:
+    """Title and axes in the look of all pictures."""
+    axes.set_title(title, fontsize=11, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(EDGE)
+    axes.tick_params(which="both", colors=INK, labelsize=9)
+
+
+def colour(index: int) -> str:
+    """The colour of a class."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a PNG so that a reader finds the old or the new picture, never a part."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(partial, format="png", dpi=DPI)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

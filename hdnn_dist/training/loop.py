@@ -1,0 +1,139 @@
+"""The training loop: the same lines on every rank, in step with each other through the exchanges alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hdnn_dist.data import batches
+from hdnn_dist.regularization import smoothness, weight_penalty
+from hdnn_dist.training.build import Job, Samples
+from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
+from hdnn_dist.transport import Traffic
+
+EVALUATION_BATCH = 500
+
+
+class DivergenceError(ArithmeticError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss and accuracy over a set of samples, the same on every rank."""
+
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches."""
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    learning_rate: float
+    seconds: float
+    drift: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training gives, on this rank: its traffic is that of its own agents, training steps only."""
+
+    epochs: list[Epoch]
+    steps: int
+    seconds: float
+    traffic: Traffic
+
+
+class Trainer:
+    """Minibatch training of a job. ``on_step(epoch, step, steps)`` and ``on_epoch(row)`` are called on every rank."""
+
+    def __init__(self, job: Job) -> None:
+        config = job.config
+        self.job = job
+        self.parameters = [*job.net.parameters(), *job.head.parameters()]
+        self.steps_per_epoch = math.ceil(len(job.train) / config.batch_size)
+        self.optimizer = make_optimizer(config.optimizer, self.parameters)
+        self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
+        self._traffic = job.agents.ledger.traffic()
+        self._seconds = 0.0
+
+    def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
+        """Train for the epochs of the config. Raises ``DivergenceError`` on every rank when the loss is not finite."""
+        start, spent = self._traffic, self._traffic - self._traffic
+        rows = []
+        for epoch in range(self.job.config.epochs):
+            start = self.job.agents.ledger.traffic()
+            row = self._epoch(epoch, on_step)
+            spent += self._traffic - start
+            rows.append(row)
+            on_epoch(row)
+        return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent)
+
+    def evaluate(self, samples: Samples) -> Score:
+        """Loss and accuracy of the network as it is."""
+        total = torch.zeros(2, dtype=torch.float64, device=self.job.net.weights.device)
+        with torch.no_grad():
+            for index in torch.arange(len(samples), device=total.device).split(EVALUATION_BATCH):
+                x, labels = samples.batch(index)
+                loss = self.job.head.loss(self.job.net(x), labels)
+                total += torch.stack([loss.double() * len(index), self.job.head.correct.double()])
+        loss_sum, correct = total.tolist()
+        return Score(loss_sum / len(samples), correct / len(samples))
+
+    def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
+        config, began = self.job.config, time.perf_counter()
+        total = torch.zeros(2, dtype=torch.float64, device=self.job.net.weights.device)
+        order = batches(len(self.job.train), config.batch_size, config.seed, epoch)
+        for step, index in enumerate(order):
+            total += self._step(torch.as_tensor(index, device=total.device))
+            on_step(epoch, step)
+        loss_sum, correct = total.tolist()
+        self._seconds += time.perf_counter() - began
+        self._traffic = self.job.agents.ledger.traffic()
+        score = self.evaluate(self.job.test)
+        if not math.isfinite(loss_sum + score.loss):  # the last step of an epoch shows in the test loss only
+            raise DivergenceError(
+                f"the loss is no longer finite in epoch {epoch + 1}: the gradient exploded; lower "
+                "optimizer.learning_rate or network.step, set optimizer.clip, raise penalties.smoothness, or use "
+                "network.initial='scaled'"
+            )
+        return Epoch(
+            epoch=epoch + 1,
+            loss=loss_sum / len(self.job.train),
+            train_accuracy=correct / len(self.job.train),
+            test_loss=score.loss,
+            test_accuracy=score.accuracy,
+            learning_rate=float(self.schedule.get_last_lr()[0]),
+            seconds=self._seconds,
+            drift=self.job.net.drift,
+        )
+
+    def _step(self, index: torch.Tensor) -> torch.Tensor:
+        """One step of the optimiser; (loss summed over the batch, number of samples that were right)."""
+        job, penalties, clip = self.job, self.job.config.penalties, self.job.config.optimizer.clip
+        x, labels = job.train.batch(index)
+        loss = job.head.loss(job.net(x), labels)
+        objective = loss
+        if penalties.smoothness:
+            objective = objective + smoothness(job.net, penalties.smoothness)
+        if penalties.weights:
+            objective = objective + weight_penalty(job.net, penalties.weights)
+        if penalties.readout:
+            objective = objective + weight_penalty(job.head, penalties.readout)
+        self.optimizer.zero_grad()
+        objective.backward()
+        if clip is not None:
+            clip_gradients(self.parameters, clip, job.head.everyone)
+        self.optimizer.step()
+        self.schedule.step()
+        return torch.stack([loss.detach().double() * len(index), job.head.correct.double()])

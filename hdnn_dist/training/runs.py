@@ -1,0 +1,51 @@
+"""The run folder: config.toml, metrics.jsonl, summary.json and the pictures. Written by the root's rank only."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hdnn_dist.training.config import Config, dump_config
+from hdnn_dist.training.loop import Epoch
+from hdnn_dist.training.pictures import PICTURES
+
+CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+
+
+class RunFolder:
+    """A folder for one run. Raises ``ValueError`` for one that holds a finished run, unless ``overwrite``."""
+
+    def __init__(self, path: Path, config: Config, overwrite: bool = False) -> None:
+        if (path / SUMMARY).exists() and not overwrite:
+            raise ValueError(f"run folder {path} holds a finished run: choose another --run-dir, or pass --overwrite")
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"run folder {path} is a file: choose another --run-dir")
+        path.mkdir(parents=True, exist_ok=True)
+        for name in (SUMMARY, *PICTURES):  # of an earlier run
+            (path / name).unlink(missing_ok=True)
+        self.path = path
+        self._lines = ""
+        write_whole(path / CONFIG, dump_config(config))
+        write_whole(path / METRICS, self._lines)
+
+    def add(self, row: Epoch) -> None:
+        """Add a line to metrics.jsonl. The file is replaced, so that a full disk leaves no part of a line."""
+        self._lines += json.dumps(asdict(row)) + "\n"
+        write_whole(self.path / METRICS, self._lines)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write summary.json, the last file of a run."""
+        write_whole(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

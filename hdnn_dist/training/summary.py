@@ -1,0 +1,68 @@
+"""The summary of a run: what was trained, how well, how fast, and what it cost the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import hdnn_dist
+from hdnn_dist.training.build import Job
+from hdnn_dist.training.loop import Outcome, Score
+from hdnn_dist.transport import Traffic
+
+
+def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str, Any]:
+    """The content of summary.json, the same on every rank, which all have to call it: counts are summed on the tree.
+
+    ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, ``wire_`` between ranks.
+    """
+    traffic = Traffic.from_vector(_sum(job, torch.as_tensor(outcome.traffic.vector())).cpu().numpy())
+    per_rank = _sum(job, _at_own_rank(job, sum(parameter.numel() for parameter in _parameters(job))))
+    drift = _sum(job, _at_own_rank(job, job.net.drift or 0.0)).max()
+    off_graph = _sum(job, torch.tensor([job.agents.ledger.off_graph_messages]))
+    config, steps = job.config, max(outcome.steps, 1)
+    return {
+        "architecture": config.network.architecture,
+        "agents": job.agents.graph.agents,
+        "graph": job.agents.graph.name,
+        "ranks": job.agents.world.size,
+        "transport": job.agents.world.transport,
+        "layers": config.network.layers,
+        "features": config.network.features,
+        "data": config.data.name,
+        "seed": config.seed,
+        "dtype": config.dtype,
+        "parameters_per_rank": [int(count) for count in per_rank],
+        "epochs": len(outcome.epochs),
+        "train_accuracy": train.accuracy,
+        "test_accuracy": test.accuracy,
+        "loss": train.loss,
+        "test_loss": test.loss,
+        "seconds": outcome.seconds,
+        "seconds_per_step": outcome.seconds / steps,
+        "messages_per_step": traffic.messages / steps,
+        "bytes_per_step": traffic.bytes / steps,
+        "bytes_per_edge": int(traffic.edge_bytes.max(initial=0)) / steps,
+        "wire_messages_per_step": traffic.wire_messages / steps,
+        "wire_bytes_per_step": traffic.wire_bytes / steps,
+        "off_graph_messages": int(off_graph),
+        "reconstruction_drift": None if job.net.drift is None else float(drift),
+        "version": hdnn_dist.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _parameters(job: Job) -> list[torch.nn.Parameter]:
+    return [*job.net.parameters(), *job.head.parameters()]
+
+
+def _sum(job: Job, vector: torch.Tensor) -> torch.Tensor:
+    return job.head.everyone.sum(vector.to(device=job.agents.world.device, dtype=torch.float64))
+
+
+def _at_own_rank(job: Job, value: float) -> torch.Tensor:
+    """(ranks,) zeros but for this rank, so that a sum along the tree collects the values of all."""
+    values = torch.zeros(job.agents.world.size, dtype=torch.float64)
+    values[job.agents.world.rank] = value
+    return values

@@ -1,0 +1,242 @@
+"""The contract on every rank of a real job: started by test_ranks.py under torchrun and mpiexec.
+
+usage: battery.py FOLDER. Writes FOLDER/RANK.json, check -> "ok" or the traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from problems import Problem, check_against_oracle, check_readout, local_rows, relative_error
+from torch import Tensor
+
+from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, connect, place
+from hdnn_dist.halo import Halo
+from hdnn_dist.patterns import Pattern
+from hdnn_dist.training.agreement import agreed
+from hdnn_dist.transport import OffGraphError, World
+from hdnn_dist.transport.local import LocalWorld
+from hdnn_dist.tree import Tree
+
+ALONE = LocalWorld(torch.device("cpu"))
+UNEVEN = (2, 4, 2, 6, 2, 4, 8, 2, 4)
+
+
+def spread(world: World, agents: int, seed: int) -> tuple[int, ...]:
+    """A placement by hand that scatters the agents, so that a rank's agents need not be neighbours."""
+    owner = np.arange(agents) % world.size
+    return tuple(np.random.default_rng(seed).permutation(owner).tolist())
+
+
+def asymmetric(graph: CommunicationGraph, seed: int) -> tuple[tuple[int, int], ...]:
+    """All self-loops and half of the other blocks of the graph, T_ik without T_ki among them."""
+    random = np.random.default_rng(seed)
+    pairs = zip(*np.nonzero(graph.matrix()), strict=True)
+    return tuple((int(i), int(k)) for i, k in pairs if i == k or random.random() < 0.5)
+
+
+def oracle_checks(world: World) -> None:
+    graph = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
+    ring = CommunicationGraph.ring(8)
+    for number, architecture in enumerate(("H2", "H1-J1")):
+        check_against_oracle(Problem(ring, (2,) * 8, architecture), world)
+        check_against_oracle(Problem(graph, UNEVEN, architecture, seed=number), world)
+        check_against_oracle(Problem(graph, UNEVEN, architecture, owner=spread(world, 9, number)), world)
+        cut = asymmetric(graph, number)
+        check_against_oracle(
+            Problem(graph, UNEVEN, architecture, pattern=cut, owner=spread(world, 9, 5), store_every=2), world
+        )
+        check_against_oracle(Problem(CommunicationGraph.star(8), (4,) * 8, architecture, positions=(3, 2)), world)
+
+
+def readout_checks(world: World) -> None:
+    graph = CommunicationGraph.grid(3, 3)
+    for owner in (None, spread(world, 9, 1)):
+        check_readout(Problem(graph, UNEVEN, "H2", owner=owner), world)
+        check_readout(Problem(graph, UNEVEN, "H2", owner=owner, readers=(8,), extra={"root": 0}), world)
+        check_readout(Problem(graph, UNEVEN, "H2", owner=owner, readers=(2, 6), loss="mean_squared_error"), world)
+        check_readout(
+            Problem(graph, UNEVEN, "H2", owner=owner, readers=(4,), loss="binary_cross_entropy", extra={"classes": 2}),
+            world,
+        )
+        check_readout(Problem(graph, UNEVEN, "H2", owner=owner, positions=(2,)), world)
+
+
+def adjoint(world: World) -> None:
+    """<gather x, y> = <x, scatter_add y> summed over all ranks: contract 2."""
+    graph = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
+    for owner in ("auto", spread(world, 9, 3)):
+        agents = place(graph, world, owner)
+        halo = Halo(agents, graph.pattern(), np.array(UNEVEN))
+        random = torch.Generator().manual_seed(world.rank)
+        x, y = halo.field(5, torch.float64), halo.field(5, torch.float64)
+        x.local.normal_(generator=random)
+        y.data.normal_(generator=random)
+        x_before, y_before = x.local.clone(), y.data.clone()
+        x.gather()
+        y.scatter_add()
+        sides = torch.stack([(x.data * y_before).sum(), (x_before * y.local).sum()])
+        left, right = Tree(agents).sum(sides)
+        assert abs(left - right) <= 1e-12 * abs(left), (left, right)
+        assert world.size == 1 or len(x.halo), "this graph should need a halo"
+
+
+class _Share(torch.autograd.Function):
+    """Take this rank's part of a vector that all ranks hold; the gradients of all parts come back to every rank."""
+
+    @staticmethod
+    def forward(ctx, whole: Tensor, index: Tensor, tree: Tree) -> Tensor:
+        ctx.tree, ctx.shape = tree, whole.shape
+        ctx.save_for_backward(index)
+        return whole[index]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (index,) = ctx.saved_tensors
+        return ctx.tree.sum(grad.new_zeros(ctx.shape).index_add(0, index, grad)), None, None
+
+
+def gradcheck(world: World) -> None:
+    """torch's own finite differences of the loss, by every input and every weight of every rank: contract 2."""
+    graph = CommunicationGraph.ring(8)
+    agents = place(graph, world)
+    for architecture in ("H2", "H1-J1"):
+        net = HDNN(agents, 2, 2, 0.4, architecture, dtype=torch.float64)
+        head = Readout(agents, net, classes=3)
+        labels = torch.tensor([0, 2]) if head.tree.is_root else None
+        counts = torch.zeros(world.size, dtype=torch.float64)
+        counts[world.rank] = net.weights.numel()
+        starts = torch.cumsum(torch.cat([counts.new_zeros(1), head.everyone.sum(counts)]), 0).long()
+        span = torch.arange(starts[world.rank], starts[world.rank + 1])
+        whole = torch.randn(int(starts[-1]), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+        x = torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        rows = local_rows(agents, (2,) * 8)
+
+        def loss(theta: Tensor, x: Tensor) -> Tensor:
+            share = _Share.apply(theta, span, head.everyone)  # noqa: B023  used in this turn of the loop only
+            state = _Share.apply(x, rows, head.everyone).T  # noqa: B023
+            y = torch.func.functional_call(net, {"weights": share.view_as(net.weights)}, (state,))  # noqa: B023
+            return head.loss(y, labels)  # noqa: B023
+
+        assert torch.autograd.gradcheck(loss, (whole.requires_grad_(), x.requires_grad_()))
+
+
+def same_start(world: World) -> None:
+    """The parameters do not depend on the ranks, bit for bit; a rank stores only its own rows: contract 3 and 5."""
+    graph = CommunicationGraph.watts_strogatz(9, 4, 0.3, seed=1)
+    for initial in ("scaled", "normal"):
+        for dtype in (torch.float32, torch.float64):
+            alone = HDNN(place(graph, ALONE), UNEVEN, 4, seed=11, initial=initial, dtype=dtype)
+            agents = place(graph, world, spread(world, 9, 2))
+            net = HDNN(agents, UNEVEN, 4, seed=11, initial=initial, dtype=dtype)
+            for given, expected in zip(net.dense(), alone.dense(), strict=True):
+                assert torch.equal(given, expected)
+            stored = Tree(agents).sum(torch.tensor([float(net.weights.numel())]))
+            assert stored == alone.weights.numel()
+            reads = sum(UNEVEN[k] // 2 * UNEVEN[i] // 2 for i in agents.local for k in net.pattern.reads(i))
+            biases = sum(UNEVEN[i] // 2 for i in agents.local)
+            assert net.weights.numel() == 4 * 2 * (reads + biases)
+
+
+def same_training(world: World) -> None:
+    """Ten steps of Adam in float64 end in the same loss as in one process, to rounding: contract 3."""
+    losses = [train(place(CommunicationGraph.ring(8), each)) for each in (world, ALONE)]
+    assert relative_error(*losses) < 1e-9
+
+
+def train(agents: Agents) -> Tensor:
+    net = HDNN(agents, 2, 6, 0.2, dtype=torch.float64)
+    head = Readout(agents, net)
+    optimizer = torch.optim.Adam([*net.parameters(), *(p for p in head.parameters() if p.numel())], lr=0.05)
+    x = torch.as_tensor(np.random.default_rng(0).standard_normal((20, 16)))
+    labels = (x[:, 0] * x[:, 8] > 0).long() if head.tree.is_root else None
+    for _ in range(10):
+        loss = head.loss(net(x[:, local_rows(agents, (2,) * 8)]), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.detach()
+
+
+def traffic(world: World) -> None:
+    """Graph traffic does not depend on the ranks; wire traffic is what must cross, fused by rank pair: contract 4."""
+    graph, totals = CommunicationGraph.grid(3, 3), []
+    for each in (world, ALONE):
+        agents = place(graph, each, "auto" if each is world else "contiguous")
+        net = HDNN(agents, 2, 3)
+        net(torch.zeros(5, net.local_features)).sum().backward()
+        spent = agents.ledger.traffic()
+        peers = {int(rank) for a in agents.local for rank in agents.owner[graph.neighbours(a)]} - {each.rank}
+        exchanges = 3 * 2 * 2 * 2  # layers, half-steps, gather and scatter-add, forward and backward
+        assert spent.wire_messages == exchanges * len(peers)
+        totals.append(Tree(agents).sum(torch.as_tensor(spent.vector())))
+    both = torch.stack(totals)[:, [0, 1, *range(4, totals[0].numel())]]
+    assert torch.equal(both[0], both[1])
+    assert both[0, 0] == 3 * 2 * 2 * 2 * 2 * len(graph.edges)
+
+
+def off_graph(world: World) -> None:
+    """A planted message between agents that are not neighbours raises on every rank, before it is sent."""
+    agents = place(CommunicationGraph.path(8), world)
+    with pytest.raises(OffGraphError, match="agent 7 to agent 0"):
+        Halo(agents, Pattern.from_pairs(8, [(i, i) for i in range(8)] + [(0, 7)]), np.ones(8, dtype=np.int64))
+    assert agents.ledger.off_graph_messages == 1
+    stranger = next((rank for rank in range(world.size) if abs(rank - world.rank) > 1), None)
+    if stranger is not None:
+        halo = Halo(agents, agents.graph.pattern(), np.ones(8, dtype=np.int64))
+        with pytest.raises(OffGraphError, match=f"no agent here has a neighbour on rank {stranger}"):
+            world.channel(halo.gather_route, sends={stranger: torch.zeros(1)}, receives={})
+
+
+def fail_on(world: World, rank: int, message: str, agents: Agents) -> None:
+    with agreed(Tree(agents, root=3)):
+        if world.rank == rank:
+            raise ValueError(message)
+
+
+def failures_are_shared(world: World) -> None:
+    """What fails on one rank fails on all, with its reason: contract 8."""
+    agents = place(CommunicationGraph.path(8), world)
+    last, missing = world.size - 1, "the file of the last rank is missing"
+    told = missing if world.rank == last else f"rank {last}: {missing}"
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        fail_on(world, last, missing, agents)
+    net = HDNN(agents, 2, 1)
+    head = Readout(agents, net, classes=2, root=7)
+    labels = torch.tensor([0, 1, 2]) if head.tree.is_root else None
+    told = "labels run from 0 to 2" if head.tree.is_root else "refused its labels"
+    with pytest.raises(ValueError, match=told):
+        head.loss(torch.zeros(3, net.local_features), labels)
+
+
+CHECKS = (
+    oracle_checks, readout_checks, adjoint, gradcheck, same_start, same_training, traffic, off_graph,
+    failures_are_shared,
+)  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    results: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    with connect() as world:
+        for check in CHECKS:
+            try:
+                check(world)
+                results[check.__name__] = "ok"
+            except Exception:
+                failed[check.__name__] = traceback.format_exc()
+                break
+        (folder / f"{world.rank}.json").write_text(json.dumps({"transport": world.transport, **results, **failed}))
+        if len(results) < len(CHECKS):
+            sys.exit(1)  # ends the job: the other ranks wait in an exchange that will not come
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

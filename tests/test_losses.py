@@ -1,0 +1,77 @@
+"""Losses at the root: their values by hand, what they count as right, and labels that do not fit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hdnn_dist.losses import LOSSES, loss_function
+
+LOG3 = math.log(3.0)
+TWO_LOGITS = torch.tensor([[0.0, LOG3], [LOG3, 0.0]])  # probabilities 1/4 and 3/4
+ONE_LOGIT = torch.tensor([[LOG3], [-LOG3]])
+OUTPUTS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("name", "logits", "labels", "value", "correct"),
+    [
+        ("cross_entropy", TWO_LOGITS, torch.tensor([1, 1]), (math.log(4 / 3) + math.log(4)) / 2, 1),
+        ("binary_cross_entropy", ONE_LOGIT, torch.tensor([1, 1]), (math.log(4 / 3) + math.log(4)) / 2, 1),
+        ("binary_cross_entropy", ONE_LOGIT, torch.tensor([1, 0]), math.log(4 / 3), 2),
+        ("mean_squared_error", OUTPUTS, torch.tensor([[1.0, 0.0], [3.0, 2.0]]), 2.0, 0),
+    ],
+)
+def test_value_and_correct(name: str, logits: Tensor, labels: Tensor, value: float, correct: int) -> None:
+    """The mean over the batch, so that the learning rate does not depend on the batch's size."""
+    loss = loss_function(name, 2)
+    assert float(loss.value(logits, loss.check(labels, 2, 2))) == pytest.approx(value)
+    assert int(loss.correct(logits, labels)) == correct
+
+
+def test_what_a_model_says_of_a_sample() -> None:
+    """The probability of class 1 of two, the class of more, and targets as they are: what the pictures show."""
+    assert LOSSES["cross_entropy"].decide(TWO_LOGITS).tolist() == pytest.approx([0.75, 0.25])
+    assert LOSSES["cross_entropy"].decide(torch.tensor([[0.0, 2.0, 1.0]])).tolist() == [1]
+    assert LOSSES["binary_cross_entropy"].decide(ONE_LOGIT).tolist() == pytest.approx([0.75, 0.25])
+    assert LOSSES["mean_squared_error"].decide(OUTPUTS) is OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "outputs"),
+    [("cross_entropy", 5, 5), ("binary_cross_entropy", 2, 1), ("mean_squared_error", 3, 3)],
+)
+def test_outputs(name: str, classes: int, outputs: int) -> None:
+    assert loss_function(name, classes).outputs(classes) == outputs
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "words"),
+    [
+        ("cross_entropy", None, "owns the readout's root needs labels"),
+        ("cross_entropy", torch.tensor([0, 1]), r"shape \(2,\).*needs \(3,\) whole class numbers"),
+        ("cross_entropy", torch.tensor([[0], [1], [1]]), r"shape \(3, 1\)"),
+        ("cross_entropy", torch.zeros(3), "type torch.float32.*whole class numbers"),
+        ("cross_entropy", torch.tensor([0, 4, 1]), "run from 0 to 4: with 4 classes they must lie between 0 and 3"),
+        ("cross_entropy", torch.tensor([0, -1, 1]), "run from -1 to 1"),
+        ("mean_squared_error", torch.zeros(3), r"shape \(3,\): .*4 outputs and a batch of 3 needs \(3, 4\)"),
+    ],
+)
+def test_labels_that_do_not_fit(name: str, labels: Tensor | None, words: str) -> None:
+    """torch would broadcast some of these silently, or fail inside a kernel."""
+    with pytest.raises(ValueError, match=words):
+        loss_function(name, 4).check(labels, batch=3, classes=4)
+
+
+def test_an_empty_batch_has_no_range() -> None:
+    assert len(loss_function("cross_entropy", 2).check(torch.zeros(0, dtype=torch.int64), 0, 2)) == 0
+
+
+def test_unknown_or_unfit_losses() -> None:
+    with pytest.raises(ValueError, match="unknown loss 'cross_entrpy': did you mean 'cross_entropy'"):
+        loss_function("cross_entrpy", 2)
+    with pytest.raises(ValueError, match="binary_cross_entropy was given 3 classes: it separates 2"):
+        loss_function("binary_cross_entropy", 3)

@@ -1,0 +1,45 @@
+"""The contract across real processes: every check of battery.py, on 2, 3, 4 and 8 ranks, under torchrun and mpiexec."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import battery
+import pytest
+
+from launch import LAUNCHERS, run
+
+RANKS = (2, 3, 4, 8)
+TRANSPORT = {"torchrun": "c10d (gloo)", "mpiexec": "mpi"}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory):
+    """The results of one job, which is run when they are first asked for."""
+
+    @lru_cache
+    def of(launcher: str, ranks: int) -> list[dict[str, str]]:
+        folder = tmp_path_factory.mktemp(f"{launcher}{ranks}")
+        process = run(launcher, ranks, str(Path(battery.__file__)), str(folder))
+        written = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
+        failed = [result for result in written if process.returncode]  # others may have been stopped before they wrote
+        assert len(written) == ranks or failed, process.stdout + process.stderr
+        return written
+
+    return of
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("check", [check.__name__ for check in battery.CHECKS])
+def test_contract(results, launcher: str, ranks: int, check: str) -> None:
+    for rank, result in enumerate(results(launcher, ranks)):
+        assert result["transport"] == TRANSPORT[launcher]
+        assert result.get(check, "not reached: see the check before") == "ok", f"rank {rank}\n{result.get(check)}"
+
+
+@pytest.mark.parametrize("check", battery.CHECKS, ids=lambda check: check.__name__)
+def test_contract_in_one_process(check) -> None:
+    check(battery.ALONE)
