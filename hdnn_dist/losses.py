@@ -26,25 +26,25 @@ class Loss:
     outputs: Callable[[int], int]
     integer: bool
 
-    def check(self, labels: Tensor | None, batch: int, classes: int) -> Tensor:
+    def check(self, labels: Tensor | None, batch: int, classes: int, dtype: torch.dtype) -> Tensor:
         """``labels``, or ``ValueError`` if the root has none or they do not fit the batch and the classes."""
         if labels is None:
             raise ValueError("the rank that owns the readout's root needs labels, and got None: pass them to loss()")
         if self.integer:
             return self._check_classes(labels, batch, classes)
-        if labels.shape != (batch, classes):
+        if labels.shape != (batch, classes) or labels.dtype != dtype:
             raise ValueError(
-                f"targets have shape {tuple(labels.shape)}: {self.name} with {classes} outputs "
-                f"and a batch of {batch} needs {(batch, classes)}"
+                f"targets have shape {tuple(labels.shape)} and type {labels.dtype}: {self.name} with {classes} outputs "
+                f"and a batch of {batch} needs {(batch, classes)} of the network's {dtype}"
             )
         return labels
 
     def _check_classes(self, labels: Tensor, batch: int, classes: int) -> Tensor:
         """Range on the CPU only: on CUDA reading it would stall the device, and the loss kernel checks it there."""
-        if labels.shape != (batch,) or labels.is_floating_point():
+        if labels.shape != (batch,) or labels.dtype != torch.int64:
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
-                f"{self.name} needs ({batch},) whole class numbers"
+                f"{self.name} needs ({batch},) class numbers of type torch.int64; convert them with .long()"
             )
         if labels.is_cpu and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(

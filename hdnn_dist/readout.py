@@ -110,7 +110,7 @@ class Readout(nn.Module):
     def _at_root(self, logits: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor]:
         """(loss, correct), and the gradient of the loss by the logits (outputs, batch) if ``train``."""
         leaf = logits.T.requires_grad_(train)
-        labels = self.criterion.check(labels, len(leaf), self.classes)
+        labels = self.criterion.check(labels, len(leaf), self.classes, leaf.dtype)
         with torch.set_grad_enabled(train):
             value = self.criterion.value(leaf, labels)
         (grad,) = torch.autograd.grad(value, leaf) if train else (leaf[:0],)
@@ -202,5 +202,5 @@ def _check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
     if readers.ndim != 1 or not readers.size or not np.issubdtype(readers.dtype, np.integer):
         raise ValueError(f"readout at {at!r}: expected a list of agents, such as [0], or None for all")
     if len(np.unique(readers)) < len(readers) or readers.min() < 0 or readers.max() >= agents:
-        raise ValueError(f"readout at {list(readers)}: expected different agents between 0 and {agents - 1}")
+        raise ValueError(f"readout at {readers.tolist()}: expected different agents between 0 and {agents - 1}")
     return readers

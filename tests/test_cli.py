@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import cli
@@ -109,6 +111,14 @@ class TestTrain:
         result, where = run.output.splitlines()
         assert f"test accuracy {run.summary['test_accuracy']:.4f}" in result
         assert str(run.folder) in where
+
+    def test_it_shows_its_progress_on_a_terminal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cli, "console", Console(file=io.StringIO(), force_terminal=True, width=200))
+        monkeypatch.setattr(cli, "draw_run", lambda *_: [])
+        assert hdnn_dist("train", *settings(), "--run-dir", str(tmp_path)).exit_code == 0
+        shown = cli.console.file.getvalue()
+        assert "epoch 2: loss" in shown
+        assert "100%" in shown
 
     def test_a_finished_run_is_not_written_over(self, run: Run) -> None:
         before = (run.folder / "summary.json").read_bytes()

@@ -28,7 +28,7 @@ OUTPUTS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 def test_value_and_correct(name: str, logits: Tensor, labels: Tensor, value: float, correct: int) -> None:
     """The mean over the batch, so that the learning rate does not depend on the batch's size."""
     loss = loss_function(name, 2)
-    assert float(loss.value(logits, loss.check(labels, 2, 2))) == pytest.approx(value)
+    assert float(loss.value(logits, loss.check(labels, 2, 2, torch.float32))) == pytest.approx(value)
     assert int(loss.correct(logits, labels)) == correct
 
 
@@ -52,22 +52,24 @@ def test_outputs(name: str, classes: int, outputs: int) -> None:
     ("name", "labels", "words"),
     [
         ("cross_entropy", None, "owns the readout's root needs labels"),
-        ("cross_entropy", torch.tensor([0, 1]), r"shape \(2,\).*needs \(3,\) whole class numbers"),
+        ("cross_entropy", torch.tensor([0, 1]), r"shape \(2,\).*needs \(3,\) class numbers"),
         ("cross_entropy", torch.tensor([[0], [1], [1]]), r"shape \(3, 1\)"),
-        ("cross_entropy", torch.zeros(3), "type torch.float32.*whole class numbers"),
+        ("cross_entropy", torch.zeros(3), "type torch.float32.*class numbers of type torch.int64"),
+        ("cross_entropy", torch.zeros(3, dtype=torch.int32), "type torch.int32"),
+        ("mean_squared_error", torch.zeros(3, 4, dtype=torch.float64), "type torch.float64.*network's torch.float32"),
         ("cross_entropy", torch.tensor([0, 4, 1]), "run from 0 to 4: with 4 classes they must lie between 0 and 3"),
         ("cross_entropy", torch.tensor([0, -1, 1]), "run from -1 to 1"),
-        ("mean_squared_error", torch.zeros(3), r"shape \(3,\): .*4 outputs and a batch of 3 needs \(3, 4\)"),
+        ("mean_squared_error", torch.zeros(3), r"shape \(3,\) and .*4 outputs and a batch of 3 needs \(3, 4\)"),
     ],
 )
 def test_labels_that_do_not_fit(name: str, labels: Tensor | None, words: str) -> None:
     """torch would broadcast some of these silently, or fail inside a kernel."""
     with pytest.raises(ValueError, match=words):
-        loss_function(name, 4).check(labels, batch=3, classes=4)
+        loss_function(name, 4).check(labels, batch=3, classes=4, dtype=torch.float32)
 
 
 def test_an_empty_batch_has_no_range() -> None:
-    assert len(loss_function("cross_entropy", 2).check(torch.zeros(0, dtype=torch.int64), 0, 2)) == 0
+    assert len(loss_function("cross_entropy", 2).check(torch.zeros(0, dtype=torch.int64), 0, 2, torch.float32)) == 0
 
 
 def test_unknown_or_unfit_losses() -> None:

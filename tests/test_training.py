@@ -49,10 +49,15 @@ def untimed(outcome: Outcome) -> list[dict[str, Any]]:
 class TestBuild:
     def test_every_part_follows_the_config(self) -> None:
         job = job_of(
-            "graph=path:4", "network.features=[2, 4, 2, 2]", "dtype=float64", "readout.at=[1, 3]", "readout.root=3"
+            "seed=7",
+            "graph=path:4",
+            "network.features=[2, 4, 2, 2]",
+            "dtype=float64",
+            "readout.at=[1, 3]",
+            "readout.root=3",
         )
         assert job.net.features.tolist() == [2, 4, 2, 2]
-        assert job.net.layers == 4
+        assert (job.net.layers, job.net.seed) == (4, 7)
         assert {parameter.dtype for parameter in job.net.parameters()} == {torch.float64}
         assert (job.head.at.tolist(), job.head.root) == ([1, 3], 3)
         assert job.train.inputs.shape == (200, 10)
@@ -110,6 +115,7 @@ class TestLoop:
         assert steps == [(epoch, step) for epoch in range(2) for step in range(4)]  # 200 samples in batches of 64
         assert outcome.steps == 8
         assert [row.epoch for row in outcome.epochs] == [1, 2]
+        assert outcome.epochs[-1].learning_rate == pytest.approx(0.05 / 25 / 1e4)  # the whole of the cycle
 
     def test_traffic_is_that_of_training_alone(self) -> None:
         """A layer of H2 is 2 half-steps of 2 rounds, forward and backward; a step goes up and down the tree once."""
@@ -213,7 +219,12 @@ class TestAgreement:
         """Rank 0 of 3, and what the others add to each of its sums."""
         others: Iterator[Tensor] = iter(from_other_ranks)
         world = SimpleNamespace(rank=0, size=3, device=torch.device("cpu"))
-        return SimpleNamespace(agents=SimpleNamespace(world=world), sum=lambda vector: vector + next(others))
+        sent: list[Tensor] = []
+        return SimpleNamespace(
+            agents=SimpleNamespace(world=world),
+            sent=sent,
+            sum=lambda vector: sent.append(vector.clone()) or vector + next(others),
+        )
 
     @staticmethod
     def text(message: str) -> Tensor:
@@ -239,8 +250,11 @@ class TestAgreement:
 
     def test_a_rank_that_fails_itself_reports_its_own_failure(self) -> None:
         tree = self.tree(torch.tensor([0.0, 1.0, 0.0]), self.text(""))
-        with pytest.raises(ValueError, match=r"^mine$"), agreed(tree):
-            raise ValueError("mine")
+        with pytest.raises(OSError, match=r"^mine$"), agreed(tree):
+            raise OSError("mine")
+        flags, text = tree.sent
+        assert flags.tolist() == [2.0, 0.0, 0.0]
+        assert text.equal(self.text("mine"))
 
 
 class TestRunFolder:
