@@ -1,7 +1,7 @@
-"""Activations s and their derivatives, in place on preallocated buffers.
+"""Activations s and their derivatives s', in place on buffers that the kernels own.
 
-An activation turns z into s(z) in place; its derivative is computed from s alone where that is possible,
-so that z need not be kept.
+Every built-in derivative follows from s(z) alone, so z need not be kept. All have a bounded derivative, which the
+bounds of the analysis rely on.
 """
 
 from __future__ import annotations
@@ -12,18 +12,99 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hdnn_dist.choices import unknown
+
+LEAKY_SLOPE = 0.01
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Activation:
-    """``apply_(z)``: z becomes s(z). ``times_slope_(r, s)``: r becomes s'(z) r, given s = s(z)."""
+    """``apply_(z)``: z becomes s(z). ``both_(z, r)``: z becomes s(z) and r becomes s'(z) r.
+
+    ``slope``: the largest |s'|, which is 1 for all built-in ones.
+    """
 
     name: str
-    apply_: Callable[[Tensor], Tensor]
-    times_slope_: Callable[[Tensor, Tensor], Tensor]
+    apply_: Callable[[Tensor], object]
+    both_: Callable[[Tensor, Tensor], object]
+    slope: float = 1.0
 
 
-def _tanh_slope(r: Tensor, s: Tensor) -> Tensor:
-    return torch.ops.aten.tanh_backward.grad_input(r, s, grad_input=r)  # r (1 - s^2), no temporary
+def _from_value(
+    name: str, apply_: Callable[[Tensor], object], times_slope_: Callable[[Tensor, Tensor], object]
+) -> Activation:
+    """An activation whose slope follows from its value: ``times_slope_(r, s)``."""
+
+    def both_(z: Tensor, r: Tensor) -> None:
+        apply_(z)
+        times_slope_(r, z)
+
+    return Activation(name, apply_, both_)
 
 
-TANH = Activation("tanh", torch.tanh_, _tanh_slope)
+ACTIVATIONS = {
+    activation.name: activation
+    for activation in (
+        _from_value("tanh", torch.tanh_, lambda r, s: aten.tanh_backward.grad_input(r, s, grad_input=r)),
+        _from_value("relu", torch.relu_, lambda r, s: aten.threshold_backward.grad_input(r, s, 0, grad_input=r)),
+        _from_value(
+            "leaky_relu",
+            lambda z: torch.nn.functional.leaky_relu_(z, LEAKY_SLOPE),
+            lambda r, s: aten.leaky_relu_backward.grad_input(r, s, LEAKY_SLOPE, True, grad_input=r),
+        ),
+        _from_value(
+            "softplus",
+            lambda z: aten.softplus.out(z, out=z),
+            lambda r, s: r.mul_(torch.expm1(-s).neg_()),  # sigmoid(z) = 1 - exp(-softplus(z))
+        ),
+        _from_value("sigmoid", torch.sigmoid_, lambda r, s: aten.sigmoid_backward.grad_input(r, s, grad_input=r)),
+        _from_value("identity", lambda z: z, lambda r, s: r),
+    )
+}
+
+
+def activation(given: str | Activation) -> Activation:
+    """An activation by name, or one made by ``custom``; ``ValueError`` for anything else."""
+    if isinstance(given, Activation):
+        return given
+    if not isinstance(given, str):
+        raise ValueError(
+            f"activation is {given!r}, which has no derivative: wrap it in activations.custom(value, derivative), "
+            f"or name one of {', '.join(ACTIVATIONS)}"
+        )
+    if given not in ACTIVATIONS:
+        raise unknown("activation", given, ACTIVATIONS)
+    return ACTIVATIONS[given]
+
+
+def custom(
+    value: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor], name: str = "custom"
+) -> Activation:
+    """An activation from a function of z and its derivative, both elementwise.
+
+    Raises ``ValueError`` where the derivative is not that of the value, by central differences between -3 and 3.
+    """
+    if not callable(derivative):
+        raise ValueError(f"activation {name!r} was given without a derivative: pass s'(z) as a second function")
+    slope = _check_derivative(value, derivative, name)
+
+    def both_(z: Tensor, r: Tensor) -> None:
+        r.mul_(derivative(z))
+        z.copy_(value(z))
+
+    return Activation(name, lambda z: z.copy_(value(z)), both_, slope)
+
+
+def _check_derivative(value: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor], name: str) -> float:
+    """The largest |s'| that was seen."""
+    z = torch.linspace(-3.0, 3.0, 100, dtype=torch.float64)  # 100 points miss zero, where relu-like ones have a kink
+    given, eps = derivative(z), 1e-6
+    expected = (value(z + eps) - value(z - eps)) / (2 * eps)
+    worst = int((given - expected).abs().argmax())
+    if not torch.allclose(given, expected, rtol=1e-4, atol=1e-6):
+        raise ValueError(
+            f"the derivative of activation {name!r} is {given[worst]:.6g} at z = {z[worst]:.3g}, but the value has "
+            f"slope {expected[worst]:.6g} there: pass the derivative of this value"
+        )
+    return float(given.abs().max())

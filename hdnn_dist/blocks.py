@@ -1,8 +1,8 @@
 """How one block-sparse matrix K lies in memory on a rank.
 
 The rows of K that belong to agent i form one dense block K_i of (rows of i) x (sum of the blocks that i reads).
-Agents whose K_i have one shape form a group and are multiplied in one batched product. A layer's weights are one flat
-vector: the K_i of the first group, those of the second, ..., then the biases in the same order.
+Agents whose K_i have one shape form a group and are multiplied in one batched product. The flat vector of a matrix
+holds the K_i of the first group, those of the second, ..., then its biases, each in the same order of agents.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from hdnn_dist.patterns import Pattern
 class Group:
     """Local agents of one block shape.
 
-    ``agents``: (A,) who; ``rows``, ``columns``: of every K_i; ``entries``, ``bias``: where K and b lie in the flat
-    vector; ``slots``: (A * columns,) the field rows that are read; ``span``: their place among all slots.
+    ``agents``: (A,) who; ``rows``, ``columns``: of every K_i; ``entries``: where their K_i lie in the flat vector;
+    ``place``: their rows in the order of the groups; ``slots``: (A * columns,) the field rows that are read;
+    ``span``: their place among all slots.
     """
 
     agents: np.ndarray
     rows: int
     columns: int
     entries: slice
-    bias: slice
+    place: slice
     slots: Tensor
     span: slice
 
@@ -38,44 +39,56 @@ class Group:
         """View (..., A, rows, columns) of flat weights (..., size)."""
         return weights[..., self.entries].unflatten(-1, (len(self.agents), self.rows, self.columns))
 
-    def biases(self, weights: Tensor) -> Tensor:
-        """View (..., A, rows) of flat weights (..., size)."""
-        return weights[..., self.bias].unflatten(-1, (len(self.agents), self.rows))
-
 
 class BlockLayout:
     """The groups of one pattern on one rank, and the adjoint table of their slots.
 
-    ``size``: entries of the flat vector; ``slots``: field rows read, all groups together;
+    ``biases``: how many bias vectors go with the matrix. ``size``: entries of the flat vector, ``entries`` of them K's;
+    ``order``: for every row in the order of the groups, the local row; ``slots``: field rows read, all groups together;
     ``bag_order``, ``bag_starts``: for every field row, the slots that read it, ascending.
     """
 
-    def __init__(self, halo: Halo, pattern: Pattern) -> None:
+    def __init__(self, halo: Halo, pattern: Pattern, biases: int = 1) -> None:
         self.halo = halo
         self.pattern = pattern
         self.device = halo.agents.world.device
         self.groups = list(self._make_groups())
-        self.size = self.groups[-1].bias.stop
+        self.entries = self.groups[-1].entries.stop
         self.slots = self.groups[-1].span.stop
-        self.rows = halo.rows + halo.halo_rows
+        self.size = self.entries + biases * halo.rows
+        members = np.concatenate([group.agents for group in self.groups])
+        self.order = torch.as_tensor(ranges(halo.offsets[members], halo.sizes[members]), device=self.device)
+        self.in_order = bool((self.order.diff() == 1).all())
         slot_rows = torch.cat([group.slots for group in self.groups])
         self.bag_order = torch.argsort(slot_rows, stable=True)
-        counts = torch.bincount(slot_rows, minlength=self.rows)
+        counts = torch.bincount(slot_rows, minlength=halo.rows + halo.halo_rows)
         self.bag_starts = torch.cumsum(counts, 0) - counts
+
+    def bias(self, weights: Tensor, number: int = 0) -> Tensor:
+        """View (..., rows) of a bias in flat weights (..., size), in the order of the groups."""
+        start = self.entries + number * self.halo.rows
+        return weights[..., start : start + self.halo.rows]
+
+    def grouped(self, rows: Tensor) -> Tensor:
+        """Local rows in the order of the groups."""
+        return rows if self.in_order else rows.index_select(0, self.order)
+
+    def ungrouped(self, rows: Tensor) -> Tensor:
+        """Rows in the order of the groups, back in the local order."""
+        return rows if self.in_order else torch.empty_like(rows).index_copy_(0, self.order, rows)
 
     def _make_groups(self) -> Iterator[Group]:
         sizes, local = self.halo.sizes, self.halo.agents.local
         rows = sizes[local]
         columns = np.bincount(self.pattern.rows, sizes[self.pattern.columns], len(sizes)).astype(np.int64)[local]
         shapes, member = np.unique(np.column_stack([rows, columns]), axis=0, return_inverse=True)
-        bias_start = int((rows * columns).sum())
-        entry_start = slot_start = 0
+        entry = row = slot = 0
         for number, (height, width) in enumerate(shapes.tolist()):
             agents = local[member.reshape(-1) == number]
-            entries = slice(entry_start, entry_start := entry_start + len(agents) * height * width)
-            bias = slice(bias_start, bias_start := bias_start + len(agents) * height)
-            span = slice(slot_start, slot_start := slot_start + len(agents) * width)
-            yield Group(agents, height, width, entries, bias, self._slots(agents), span)
+            entries = slice(entry, entry := entry + len(agents) * height * width)
+            place = slice(row, row := row + len(agents) * height)
+            span = slice(slot, slot := slot + len(agents) * width)
+            yield Group(agents, height, width, entries, place, self._slots(agents), span)
 
     def _slots(self, agents: np.ndarray) -> Tensor:
         blocks = np.concatenate([self.pattern.reads(agent) for agent in agents])

@@ -9,6 +9,7 @@ from hdnn_dist.choices import unknown
 
 INITIALS = ("scaled", "normal")
 READOUT_STREAM = 1 << 32
+COUPLING_STREAM = 1 << 33
 
 
 def generator(seed: int, agent: int, stream: int) -> np.random.Generator:
@@ -17,27 +18,30 @@ def generator(seed: int, agent: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, stream]))
 
 
-def draw_weights(layout: BlockLayout, layers: int, operators: int, seed: int, initial: str) -> np.ndarray:
+def draw_weights(
+    layout: BlockLayout, layers: int, operators: int, seed: int, initial: str, stream: int = 0
+) -> np.ndarray:
     """(layers, operators, layout.size) float64.
 
     ``normal``: K and b standard normal; ``scaled``: both with variance 1/fan-in, the columns of K_i. The first layers
-    of a deep network are those of a shallow one. Raises ``ValueError`` for another name or a negative seed.
+    of a deep network are those of a shallow one. ``stream`` tells the operators apart from other draws.
+    Raises ``ValueError`` for another name or a negative seed.
     """
     _check(initial, seed)
+    rows = layout.halo.rows
+    biases = (layout.size - layout.entries) // rows
     weights = np.empty((layers, operators, layout.size))
     for operator in range(operators):
+        b = weights[:, operator, layout.entries :].reshape(layers, biases, rows)
         for group in layout.groups:
-            drawn = np.stack(
-                [
-                    generator(seed, agent, operator).standard_normal((layers, group.rows, group.columns + 1))
-                    for agent in group.agents
-                ],
-                axis=1,
-            )
-            if initial == "scaled":
-                drawn /= np.sqrt(group.columns)
-            weights[:, operator, group.entries] = drawn[..., :-1].reshape(layers, -1)
-            weights[:, operator, group.bias] = drawn[..., -1].reshape(layers, -1)
+            shape = (layers, group.rows, group.columns + biases)
+            drawn = [
+                generator(seed, agent, stream + operator).standard_normal(shape) for agent in group.agents.tolist()
+            ]
+            stacked = np.stack(drawn, axis=1) / (np.sqrt(group.columns) if initial == "scaled" else 1.0)
+            weights[:, operator, group.entries] = stacked[..., : group.columns].reshape(layers, -1)
+            b[:, :, group.place] = np.moveaxis(stacked[..., group.columns :], -1, 1).reshape(b[:, :, group.place].shape)
+        weights[:, operator, layout.entries :] = b.reshape(layers, -1)
     return weights
 
 

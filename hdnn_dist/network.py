@@ -12,19 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hdnn_dist.activations import TANH
+from hdnn_dist.activations import Activation
+from hdnn_dist.activations import activation as activation_named
 from hdnn_dist.architectures import architecture as named
 from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.coupling_weights import CouplingBuilder, dense_coupling, stored_once
 from hdnn_dist.dense import Dense, DenseView
 from hdnn_dist.halo import Halo
 from hdnn_dist.initial import draw_weights
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
-from hdnn_dist.steppers import EulerStepper, Scheme, SplitStepper, Stepper
+from hdnn_dist.steppers import EulerStepper, Scheme, SplitStepper, Stepper, Weights
 from hdnn_dist.tree import Tree
 
 CACHED_WIDTHS = 4
 LARGE_DRIFT = 1e-2
+EVERY = slice(None)
 
 
 class DriftWarning(UserWarning):
@@ -34,12 +37,19 @@ class DriftWarning(UserWarning):
 class HDNN(nn.Module):
     """A Hamiltonian deep neural network whose agents live on the ranks of ``agents.world``.
 
-    ``features``: of every agent, one number or one per agent, the same on every rank. ``step``: h. ``pattern``: the
-    blocks T of every K (default: the graph with self-loops). ``initial``: ``"scaled"`` (variance 1/fan-in) or
-    ``"normal"`` (standard normal); drawn per (seed, agent, layer), so the network does not depend on the
-    number of ranks. ``store_every``: where layers cannot be undone, every how many of them a state is kept.
+    ``features``: of every agent, one number or one per agent, the same on every rank. ``step``: h. ``architecture``:
+    "H2", "H1-J1", "H1-J2", "H1", "MS1", "MS2", "MS3", or "MLP" for comparison; ``scheme``: "euler" integrates H2, MS1
+    and MS3 by forward Euler instead of their own. ``activation``: a name, or one made by ``activations.custom``.
 
-    The only parameter is ``weights``, (layers, operators, size): all K and b of this rank's agents.
+    ``pattern``: the blocks T of every K (default: the graph with self-loops). ``coupling``: X of H2, a matrix in the
+    dense order or "trained"; J of H1, "J1", "J2" (restricted to the graph), a skew matrix, one per layer, or
+    "trained" (A - A^T); ``coupling_pattern``: its blocks R. ``damping``: gamma of J - gamma I, for H1.
+
+    ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
+    so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
+    many of them a state is kept.
+
+    Parameters: ``weights``, (layers, operators, size): all K and b of this rank's agents; ``coupling``, where trained.
     Raises ``ValueError`` for what cannot be built.
 
     Source: Galimberti et al., IEEE TAC 68(5), 2023. The rebuilding backward pass uses that their semi-implicit Euler
@@ -55,23 +65,40 @@ class HDNN(nn.Module):
         architecture: str = "H2",
         seed: int = 0,
         *,
+        scheme: str | None = None,
+        activation: str | Activation = "tanh",
         initial: str = "scaled",
         pattern: Pattern | None = None,
+        coupling: str | Tensor | None = None,
+        coupling_pattern: Pattern | None = None,
+        damping: float = 0.0,
         store_every: int = 1,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.agents = agents
-        self.architecture = named(architecture)
+        self.architecture = named(architecture, scheme)
+        self.activation = activation_named(activation)
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
         _check_positive(layers=layers, step=step, store_every=store_every)
         self.layers, self.step, self.seed, self.store_every = layers, step, seed, store_every
-        self.pattern = agents.graph.pattern(pattern)
+        self.pattern = self._stored_pattern(agents.graph.pattern(pattern))
         halo = Halo(agents, self.pattern, self.architecture.block_sizes(self.features))
-        self.layout = BlockLayout(halo, self.pattern)
+        self.layout = BlockLayout(halo, self.pattern, biases=len(self.architecture.operators[0].biases))
         weights = draw_weights(self.layout, layers, len(self.architecture.operators), seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
+        R = agents.graph.pattern() if coupling_pattern is None else coupling_pattern
+        R.check_inside(agents.graph, name="R")
+        self._couplings = CouplingBuilder(agents, self.architecture, self.features, layers, R, seed)
+        coupled = self._couplings.build(coupling, damping)
+        self._plan = coupled.plan
+        values = torch.as_tensor(coupled.weights, dtype=dtype, device=agents.world.device)
+        self.coupling: Tensor
+        if coupled.plan.trained:
+            self.coupling = nn.Parameter(values)
+        else:
+            self.register_buffer("coupling", values)
         self._stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make_stepper)
         self._drift: Tensor | None = None
 
@@ -80,15 +107,27 @@ class HDNN(nn.Module):
         """Features of the agents of this rank: the second dimension of inputs and outputs."""
         return int(self.features[self.agents.local].sum())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, layers: slice = EVERY) -> Tensor:
         """(batch, local features[, positions...]) -> the same shape, after the last layer.
 
-        Agent after agent, inside an agent its first half (p), then its second (q). Every position is a sample of
-        its own. Every rank has to call it, with the same batch and positions.
+        Agent after agent, inside an agent its first half, then its second. Every position is a sample of its own.
+        ``layers``: only these, a slice without a stride. Every rank has to call it, with the same batch and positions.
         """
         self._check_input(x)
-        y: Tensor = _Propagation.apply(x, self.weights, self)
+        y: Tensor = _Propagation.apply(x, *self._slice(layers), self)
         return y
+
+    def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
+        """The output for x, and the Jacobian-vector product dy/dx dx: forward mode, by the same exchanges.
+
+        Not differentiable itself. Shapes as in ``forward``; every rank has to call it.
+        """
+        self._check_input(x)
+        self._check_input(dx)
+        stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
+        with torch.no_grad():
+            y, dy = stepper.tangent(_feature_major(x), _feature_major(dx), Weights(*self._slice(layers)))
+        return _sample_major(y, x.shape), _sample_major(dy, x.shape)
 
     @property
     def drift(self) -> float | None:
@@ -101,9 +140,9 @@ class HDNN(nn.Module):
 
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
-        K, b = self._dense_view.fill(self.weights.detach())
         tree = Tree(self.agents)
-        return Dense(tree.sum(K), tree.sum(b), self._dense_view.coupling(b))
+        K, b = self._dense_view.fill(self.weights.detach())
+        return Dense(tree.sum(K), tree.sum(b), self._dense_coupling(tree))
 
     def load_dense(self, K: Tensor, b: Tensor) -> None:
         """Set this rank's weights from dense K (layers, n, n) and b (layers, n), in the order of ``dense``.
@@ -115,6 +154,25 @@ class HDNN(nn.Module):
         with torch.no_grad():
             self.weights.copy_(self._dense_view.take(K, b))
 
+    def _dense_coupling(self, tree: Tree) -> Tensor:
+        n = int(self.features.sum())
+        if not self.architecture.coupled:
+            return self.weights.new_zeros(n, n)
+        C = tree.sum(dense_coupling(self._couplings, self._plan, self.coupling.detach()))
+        if not self._couplings.is_J:
+            zero = torch.zeros_like(C)
+            C = torch.cat([torch.cat([zero, -C.mT], 2), torch.cat([C, zero], 2)], 1)
+        return C[0] if len(C) == 1 else C
+
+    def _stored_pattern(self, pattern: Pattern) -> Pattern:
+        return stored_once(pattern) if self.architecture.skew else pattern
+
+    def _slice(self, layers: slice) -> tuple[Tensor, Tensor]:
+        """The weights of these layers; all of them as they are, for a slice would cost a copy of the gradient."""
+        if layers == EVERY:
+            return self.weights, self.coupling
+        return self.weights[layers], self.coupling[layers] if len(self.coupling) > 1 else self.coupling
+
     @cached_property
     def _dense_view(self) -> DenseView:
         return DenseView(self.architecture, self.layout, self.features)
@@ -122,19 +180,19 @@ class HDNN(nn.Module):
     def _make_stepper(self, width: int, dtype: torch.dtype) -> Stepper:
         features, device = self.features[self.agents.local], self.agents.world.device
         rows = self.architecture.part_rows(features)
-        like = torch.empty((), dtype=dtype, device=device)
         scheme = Scheme(
             architecture=self.architecture,
             layout=self.layout,
-            activation=TANH,
+            activation=self.activation,
             step=self.step,
+            features=features,
             rows={
                 part: torch.as_tensor(r, device=device) for part, r in zip(self.architecture.parts, rows, strict=True)
             },
-            couplings={half: half.coupling(features, like) for half in self.architecture.layer},
+            coupling=self._plan,
             store_every=self.store_every,
         )
-        stepper = SplitStepper if self.architecture.reversible else EulerStepper
+        stepper = EulerStepper if self.architecture.simultaneous else SplitStepper
         return stepper(scheme, width, dtype)
 
     def _check_input(self, x: Tensor) -> None:
@@ -170,25 +228,26 @@ class _Propagation(torch.autograd.Function):
     """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, net: HDNN) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN) -> Tensor:
         stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
-        y_T, stored = stepper.forward(_feature_major(x), weights, store=any(ctx.needs_input_grad))
+        store = any(ctx.needs_input_grad)
+        y_T, stored = stepper.forward(_feature_major(x), Weights(weights, coupling), store)
         y = _sample_major(y_T, x.shape)
         ctx.net, ctx.stepper, ctx.stored = net, stepper, stored
-        ctx.save_for_backward(x, y, weights)
+        ctx.save_for_backward(x, y, weights, coupling)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        x, y, weights = ctx.saved_tensors
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, y, weights, coupling = ctx.saved_tensors
         x_T = _feature_major(x)
-        grad_x_T, grad_weights, rebuilt = ctx.stepper.backward(
-            _feature_major(y), _feature_major(grad_y), weights, ctx.stored
+        grad_x_T, grad, rebuilt = ctx.stepper.backward(
+            _feature_major(y), _feature_major(grad_y), Weights(weights, coupling), ctx.stored
         )
         if rebuilt is not None:
             ctx.net._watch_drift(x_T, rebuilt)
-        return _sample_major(grad_x_T, x.shape), grad_weights, None
+        return _sample_major(grad_x_T, x.shape), grad.blocks, grad.coupling, None
 
 
 def _feature_major(x: Tensor) -> Tensor:

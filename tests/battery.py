@@ -44,15 +44,35 @@ def asymmetric(graph: CommunicationGraph, seed: int) -> tuple[tuple[int, int], .
 def oracle_checks(world: World) -> None:
     graph = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
     ring = CommunicationGraph.ring(8)
-    for number, architecture in enumerate(("H2", "H1-J1")):
+    for number, architecture in enumerate(("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")):
         check_against_oracle(Problem(ring, (2,) * 8, architecture), world)
         check_against_oracle(Problem(graph, UNEVEN, architecture, seed=number), world)
         check_against_oracle(Problem(graph, UNEVEN, architecture, owner=spread(world, 9, number)), world)
-        cut = asymmetric(graph, number)
+        cut = asymmetric(graph, number) if architecture != "MS2" else None
         check_against_oracle(
             Problem(graph, UNEVEN, architecture, pattern=cut, owner=spread(world, 9, 5), store_every=2), world
         )
         check_against_oracle(Problem(CommunicationGraph.star(8), (4,) * 8, architecture, positions=(3, 2)), world)
+
+
+def coupling_checks(world: World) -> None:
+    """J and X across agents: given, one per layer, damped and trained."""
+    graph, features = CommunicationGraph.grid(3, 3), (4,) * 9
+    J = graph_matrix(graph, 4, 3)
+    X = torch.eye(18, dtype=torch.float64) + 0.2 * graph_matrix(graph, 2, 3)
+    for owner in (None, spread(world, 9, 4)):
+        for coupling in (J[0] - J[0].mT, J - J.mT, "trained", "J2"):
+            check_against_oracle(Problem(graph, features, "H1", coupling=coupling, damping=0.2, owner=owner), world)
+        for coupling in (X[0], X, "trained"):
+            check_against_oracle(Problem(graph, features, "H2", coupling=coupling, owner=owner), world)
+        for architecture in ("H2", "MS1", "MS3"):
+            check_against_oracle(Problem(graph, features, architecture, scheme="euler", owner=owner), world)
+
+
+def graph_matrix(graph: CommunicationGraph, features: int, layers: int) -> Tensor:
+    """(layers, n, n) random, zero between agents that are not neighbours."""
+    mask = torch.as_tensor(graph.pattern().mask(np.full(graph.agents, features)))
+    return torch.randn(layers, *mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(6)) * mask
 
 
 def readout_checks(world: World) -> None:
@@ -106,7 +126,7 @@ def gradcheck(world: World) -> None:
     """torch's own finite differences of the loss, by every input and every weight of every rank: contract 2."""
     graph = CommunicationGraph.ring(8)
     agents = place(graph, world)
-    for architecture in ("H2", "H1-J1"):
+    for architecture in ("H2", "H1-J1", "MS1", "MS2", "MS3"):
         net = HDNN(agents, 2, 2, 0.4, architecture, dtype=torch.float64)
         head = Readout(agents, net, classes=3)
         labels = torch.tensor([0, 2]) if head.tree.is_root else None
@@ -216,7 +236,7 @@ def failures_are_shared(world: World) -> None:
 
 
 CHECKS = (
-    oracle_checks, readout_checks, adjoint, gradcheck, same_start, same_training, traffic, off_graph,
+    oracle_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training, traffic, off_graph,
     failures_are_shared,
 )  # fmt: skip
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, place
+from hdnn_dist.activations import Activation
+from hdnn_dist.coupling_weights import dense_coupling
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.transport import World
 
@@ -34,6 +36,20 @@ class Problem:
     readers: tuple[int, ...] | None = None
     loss: str = "cross_entropy"
     extra: dict[str, int] = field(default_factory=dict)
+    activation: str | Activation = "tanh"
+    scheme: str | None = None
+    coupling: str | Tensor | None = None
+    damping: float = 0.0
+
+    @property
+    def joined(self) -> Tensor:
+        """(n, n) bool in the dense order: entries between agents that are neighbours, or one agent."""
+        return expand(self, torch.as_tensor(self.graph.matrix()))
+
+    def default_coupling(self) -> Tensor:
+        """J in the dense order, where none is given."""
+        like = torch.empty((), dtype=torch.float64)
+        return oracle.coupling(self.architecture, self.features, self.joined, like)
 
     def agents(self, world: World) -> Agents:
         return place(self.graph, world, "auto" if self.owner is None else self.owner)
@@ -49,6 +65,10 @@ class Problem:
             self.seed,
             pattern=pattern,
             store_every=self.store_every,
+            activation=self.activation,
+            scheme=self.scheme,
+            coupling=self.coupling,
+            damping=self.damping,
             dtype=torch.float64,
         )
 
@@ -72,25 +92,47 @@ def relative_error(given: Tensor, expected: Tensor) -> float:
     return float((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
-def dense_answer(problem: Problem, K: Tensor, b: Tensor, x: Tensor) -> Tensor:
+def expand(problem: Problem, blocks: Tensor) -> Tensor:
+    """A matrix of blocks, entry by entry in the dense order."""
+    sizes = torch.tensor(problem.features)
+    state = blocks.repeat_interleave(sizes, 0).repeat_interleave(sizes, 1)
+    order = oracle.dense_order(problem.features, oracle.halved(problem.architecture))
+    return state[order][:, order]
+
+
+def dense_answer(problem: Problem, K: Tensor, b: Tensor, J: Tensor, x: Tensor) -> Tensor:
     """The output for all agents, agent after agent, from the oracle."""
-    order = oracle.dense_order(problem.features)
+    order = oracle.dense_order(problem.features, oracle.halved(problem.architecture))
     samples = x.movedim(1, -1).reshape(-1, x.shape[1])[:, order]
-    y = oracle.propagate(problem.architecture, samples, K, b, problem.step)[:, torch.argsort(order)]
+    given = problem.activation
+    s = oracle.ACTIVATIONS[given] if isinstance(given, str) else lambda z: CUSTOM_VALUE(z)
+    euler = problem.scheme == "euler"
+    y = oracle.propagate(problem.architecture, samples, K, b, J, problem.step, s, euler)[:, torch.argsort(order)]
     return y.reshape(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
 
 
+def CUSTOM_VALUE(z: Tensor) -> Tensor:
+    """An activation of a user's own."""
+    return z / (1 + z.square()).sqrt()
+
+
 def check_against_oracle(problem: Problem, world: World) -> None:
-    """Output, and gradients of the input, of K and of b, of sum(w * y): this rank's share against the oracle's."""
+    """Output, and gradients of the input, of K and b, and of a trained coupling, of sum(w * y): this rank's share.
+
+    The dense matrices are those of all ranks, this rank's entries a function of its own weights.
+    """
     agents = problem.agents(world)
     net = problem.network(agents)
     rows = local_rows(agents, problem.features)
-    K, b, _ = net.dense()
-    mask = dense_mask(problem, net)
-    assert not (K * ~mask).any(), "K has entries outside its pattern"
-    K, b, x = K.requires_grad_(), b.requires_grad_(), problem.inputs().requires_grad_()
+    K, b, J = net.dense()
+    assert not (K * ~dense_mask(problem, net)).any(), "K has entries outside its pattern"
+    own, own_C = net.weights.detach().clone().requires_grad_(), net.coupling.detach().clone().requires_grad_()
+    filled = net._dense_view.fill(own)
+    K, b = K + filled[0] - filled[0].detach(), b + filled[1] - filled[1].detach()
+    J = expected_coupling(problem, net, J, own_C)
+    x = problem.inputs().requires_grad_()
     w = torch.as_tensor(np.random.default_rng(7).standard_normal(x.shape))
-    expected = dense_answer(problem, K, b, x)
+    expected = dense_answer(problem, K, b, J, x)
     (w * expected).sum().backward()
 
     mine = x.detach()[:, rows].requires_grad_()
@@ -98,27 +140,69 @@ def check_against_oracle(problem: Problem, world: World) -> None:
     (w[:, rows] * given).sum().backward()
     assert relative_error(given.detach(), expected.detach()[:, rows]) < TOLERANCE
     assert relative_error(mine.grad, x.grad[:, rows]) < TOLERANCE
-    grad_K, grad_b = net._dense_view.fill(net.weights.grad)
-    owned = net._dense_view.fill(torch.ones_like(net.weights))
-    assert relative_error(grad_K, K.grad * owned[0]) < TOLERANCE
-    assert relative_error(grad_b, b.grad * owned[1]) < TOLERANCE
+    assert relative_error(net.weights.grad, own.grad) < TOLERANCE
+    if net.coupling.requires_grad:
+        assert relative_error(net.coupling.grad, own_C.grad) < TOLERANCE
+    check_tangent(problem, net, (K, b, J), rows)
+
+
+def expected_coupling(problem: Problem, net: HDNN, J: Tensor, own: Tensor) -> Tensor:
+    """J by the formulas; where it is given or trained, what dense() says, a function of this rank's blocks."""
+    if problem.coupling is None:
+        n = sum(problem.features)
+        damped = problem.default_coupling() - problem.damping * torch.eye(n, dtype=torch.float64)
+        assert torch.equal(J, damped)
+        return damped
+    if problem.coupling == "J2":
+        return J
+    if isinstance(problem.coupling, Tensor):
+        return given_coupling(problem, J)
+    C = dense_coupling(net._couplings, net._plan, own)
+    C = (C - C.detach()).squeeze(0)
+    if problem.architecture == "H2":
+        zero = torch.zeros_like(C)
+        C = torch.cat([torch.cat([zero, -C.mT], 1), torch.cat([C, zero], 1)], 0)
+    return J + C
+
+
+def given_coupling(problem: Problem, J: Tensor) -> Tensor:
+    """The J that was given, or the one of the X that was given, which dense() must return."""
+    given = problem.coupling
+    if problem.architecture == "H2":
+        zero = torch.zeros_like(given)
+        given = torch.cat([torch.cat([zero, -given.mT], -1), torch.cat([given, zero], -1)], -2)
+    else:
+        given = given - problem.damping * torch.eye(given.shape[-1], dtype=given.dtype)
+    assert torch.equal(J, given)
+    return given
+
+
+def check_tangent(problem: Problem, net: HDNN, dense: tuple[Tensor, Tensor, Tensor], rows: Tensor) -> None:
+    """The Jacobian-vector product of forward mode against torch's own of the oracle."""
+    x = problem.inputs()
+    dx = torch.as_tensor(np.random.default_rng(9).standard_normal(x.shape))
+    fixed = [part.detach() for part in dense]
+    y, dy = torch.func.jvp(lambda x: dense_answer(problem, *fixed, x), (x,), (dx,))
+    given = net.tangent(x[:, rows], dx[:, rows])
+    assert relative_error(given[0], y[:, rows]) < TOLERANCE
+    assert relative_error(given[1], dy[:, rows]) < TOLERANCE
 
 
 def dense_mask(problem: Problem, net: HDNN) -> Tensor:
-    """Where K may be non-zero, in the dense order, written out pair by pair."""
-    n = sum(problem.features)
-    starts = np.cumsum((0, *problem.features))
-    pairs = problem.pattern or [
-        (i, k) for i in range(problem.graph.agents) for k in range(problem.graph.agents) if problem.graph.contains(i, k)
-    ]
-    state = torch.zeros(n, n, dtype=torch.bool)
-    for i, k in pairs:
-        state[starts[i] : starts[i + 1], starts[k] : starts[k + 1]] = True
-    order = oracle.dense_order(problem.features)
-    mask = state[order][:, order]
-    if problem.architecture == "H2":  # K = blkdiag(Kp, Kq)
-        mask[: n // 2, n // 2 :] = mask[n // 2 :, : n // 2] = False
-    return mask
+    """Where K may be non-zero, in the dense order, written out from the pairs of T."""
+    blocks = torch.as_tensor(problem.graph.matrix())
+    if problem.pattern is not None:
+        blocks = torch.zeros_like(blocks)
+        blocks[tuple(torch.tensor(problem.pattern).T)] = True
+    whole, n = expand(problem, blocks), sum(problem.features)
+    quarters = {"H2": [(0, 0), (1, 1)], "MS1": [(1, 0)], "MS3": [(1, 0), (0, 1)]}.get(problem.architecture)
+    if quarters is None:
+        return whole
+    mask = torch.zeros_like(whole).view(2, n // 2, 2, n // 2)
+    for row, column in quarters:
+        mask[row, :, column] = whole.view(2, n // 2, 2, n // 2)[row, :, column]
+    mask = mask.view(n, n)
+    return mask | mask.T if problem.architecture == "MS1" else mask
 
 
 def check_readout(problem: Problem, world: World) -> None:

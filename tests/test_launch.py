@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from launch import BIN, mpiexec, run
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import battery
 import pytest
-
 from launch import LAUNCHERS, run
 
 RANKS = (2, 3, 4, 8)

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from launch import run
 
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.transport import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES, OffGraphError
-from launch import run
 
 RING = CommunicationGraph.ring(8)
 

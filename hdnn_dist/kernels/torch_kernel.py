@@ -1,8 +1,4 @@
-"""The half-step and its reverse in plain torch operations: the portable form, and the check of the fused ones.
-
-Legend: K block matrix, b bias, x_hat the blocks an agent reads, z = K x_hat + b, s = s(z), f = K^T s;
-in reverse u is the gradient that enters a half-step, r = K u_hat, q = s'(z) r, v = K^T q (DESIGN: propagation).
-"""
+"""Block-sparse products in plain torch operations: the portable form, and the check of the fused ones."""
 
 from __future__ import annotations
 
@@ -12,79 +8,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdnn_dist.activations import Activation
 from hdnn_dist.blocks import BlockLayout, Group
 
 
-class TorchKernel:
-    """Products of one block layout for one width, on buffers that are allocated once.
+class BlockProduct:
+    """K x, K^T y and the gradient of K for one layout, on buffers that are allocated once.
 
-    ``width``: columns that are read, ``returned``: columns that are returned. Forward both are the samples times
-    positions; in reverse twice that is read, and the second half alone is returned where f is not wanted.
+    ``width``: columns that are read, ``returned``: columns that K^T is applied to. Rows of z and y are in the order of
+    the groups, those of x and f are field rows.
     """
 
-    def __init__(
-        self, layout: BlockLayout, activation: Activation, width: int, returned: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, layout: BlockLayout, width: int, returned: int, dtype: torch.dtype) -> None:
         self.layout = layout
-        self.activation = activation
         empty = torch.empty((), dtype=dtype, device=layout.device)
+        self.z = empty.new_empty(layout.halo.rows, width)
         self._read = empty.new_empty(layout.slots, width)
         self._returned = empty.new_empty(layout.slots, returned)
-        self._groups = [_GroupBuffers(group, self._read, self._returned) for group in layout.groups]
+        self._x_hat = [_blocks(self._read[group.span], group, group.columns) for group in layout.groups]
 
-    def forward(self, K: Sequence[Tensor], b: Sequence[Tensor], x: Tensor, f: Tensor) -> None:
-        """f = G^T K^T s(K G x + b), where G reads a group's blocks from the rows of x.
+    def apply(self, K: Sequence[Tensor], x: Tensor) -> Tensor:
+        """z = K x from field rows x (field rows, width); ``K``: per group (A, rows, columns).
 
-        ``K``: per group (A, rows, columns), ``b``: per group (A, rows), ``x``, ``f``: (field rows, width).
+        The result is a buffer, valid until the next call; so are the blocks that were read, for ``accumulate``.
         """
-        for group, K_g, b_g in zip(self._groups, K, b, strict=True):
-            x_hat = group.gather(x)
-            s = self.activation.apply_(torch.baddbmm(b_g.unsqueeze(-1), K_g, x_hat, out=group.z))
-            torch.bmm(K_g.mT, s, out=group.returned)
-        self._sum_slots(f)
+        for group, K_g, x_hat in zip(self.layout.groups, K, self._x_hat, strict=True):
+            torch.index_select(x, 0, group.slots, out=self._read[group.span])
+            torch.bmm(K_g, x_hat, out=_blocks(self.z[group.place], group, group.rows))
+        return self.z
 
-    def reverse(
-        self,
-        K: Sequence[Tensor],
-        b: Sequence[Tensor],
-        xu: Tensor,
-        fv: Tensor,
-        grad_K: Sequence[Tensor],
-        grad_b: Sequence[Tensor],
-    ) -> None:
-        """[f, v] = G^T K^T [s, q] from [x, u] side by side; adds q x_hat^T + s u_hat^T to grad_K and sum q to grad_b.
-
-        ``xu``: (field rows, width), x in the first half of the columns, u in the second; ``fv`` likewise, or v alone.
-        """
-        for group, K_g, b_g, grad_K_g, grad_b_g in zip(self._groups, K, b, grad_K, grad_b, strict=True):
-            xu_hat = group.gather(xu)
-            samples = xu_hat.shape[-1] // 2
-            torch.bmm(K_g, xu_hat, out=group.z)
-            s = self.activation.apply_(group.z[..., :samples].add_(b_g.unsqueeze(-1)))
-            q = self.activation.times_slope_(group.z[..., samples:], s)
-            torch.bmm(K_g.mT, group.z[..., -fv.shape[1] :], out=group.returned)
-            grad_K_g.baddbmm_(q, xu_hat[..., :samples].mT).baddbmm_(s, xu_hat[..., samples:].mT)
-            grad_b_g.add_(q.sum(-1))
-        self._sum_slots(fv)
-
-    def _sum_slots(self, f: Tensor) -> None:
-        """Every field row is the sum of the slots that read it, in a fixed order."""
+    def adjoint(self, K: Sequence[Tensor], y: Tensor, f: Tensor) -> None:
+        """f = K^T y: every field row is the sum of what its readers return, in a fixed order."""
         layout = self.layout
+        for group, K_g in zip(layout.groups, K, strict=True):
+            out = _blocks(self._returned[group.span], group, group.columns)
+            torch.bmm(K_g.mT, _blocks(y[group.place], group, group.rows), out=out)
         f.copy_(F.embedding_bag(layout.bag_order, self._returned, layout.bag_starts, mode="sum"))
 
+    def accumulate(self, grad_K: Sequence[Tensor], y: Tensor, columns: slice, scale: float = 1.0) -> None:
+        """grad_K += scale y x_hat^T with the blocks that ``apply`` read last, of these columns."""
+        for group, grad, x_hat in zip(self.layout.groups, grad_K, self._x_hat, strict=True):
+            grad.baddbmm_(_blocks(y[group.place], group, group.rows), x_hat[..., columns].mT, alpha=scale)
 
-class _GroupBuffers:
-    """What one group reads, computes and returns, as views of shape (A, rows or columns, width)."""
 
-    def __init__(self, group: Group, read: Tensor, returned: Tensor) -> None:
-        shape = (len(group.agents), group.columns, -1)
-        self._slots = group.slots
-        self._read = read[group.span]
-        self._x_hat = self._read.view(shape)
-        self.returned = returned[group.span].view(shape)
-        self.z = read.new_empty(len(group.agents), group.rows, read.shape[1])
-
-    def gather(self, x: Tensor) -> Tensor:
-        torch.index_select(x, 0, self._slots, out=self._read)
-        return self._x_hat
+def _blocks(rows: Tensor, group: Group, height: int) -> Tensor:
+    """(A, height, width) view of rows that hold agent after agent."""
+    return rows.unflatten(0, (len(group.agents), height))

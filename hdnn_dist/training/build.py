@@ -96,6 +96,10 @@ def _network(config: Config, agents: Agents) -> HDNN:
         seed=config.seed,
         initial=chosen.initial,
         pattern=pattern,
+        scheme=chosen.scheme,
+        activation=chosen.activation,
+        coupling=chosen.coupling,
+        damping=chosen.damping,
         store_every=chosen.store_every,
         dtype=DTYPES[config.dtype],
     )

@@ -42,6 +42,10 @@ class NetworkConfig(Section):
     pattern: Annotated[
         list[tuple[int, int]] | None, Field(description="a list of pairs of agents, such as [[0, 0], [0, 1], [1, 1]]")
     ] = None
+    scheme: Literal["euler"] | None = None
+    activation: str = "tanh"
+    coupling: Literal["I", "J1", "J2", "trained"] | None = None
+    damping: NotNegative = 0.0
     store_every: Count = 1
 
 

@@ -83,7 +83,7 @@ def _draw_agents(job: Job, path: Path) -> Path:
 def _draw_pattern(job: Job, path: Path) -> Path:
     sizes = job.net.layout.halo.sizes
     sizes = sizes if sizes.sum() <= LARGEST_MASK else np.ones_like(sizes)
-    operator = job.net.architecture.operators[0]
+    operator = job.net.architecture.operators[0].name
     starts = (np.cumsum(sizes) - sizes).tolist()
     title = f"Sparsity of {operator}, {job.agents.graph.name}"
     return draw_sparsity(job.net.pattern.mask(sizes), path, block_starts=starts, title=title)
