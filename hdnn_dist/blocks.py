@@ -77,6 +77,23 @@ class BlockLayout:
         """Rows in the order of the groups, back in the local order."""
         return rows if self.in_order else torch.empty_like(rows).index_copy_(0, self.order, rows)
 
+    def positions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row and column of every entry of K, and row of every entry of a bias, in the order of the flat vector.
+
+        Rows and columns count the blocks of all agents, agent after agent.
+        """
+        sizes = self.halo.sizes
+        start = np.cumsum(sizes) - sizes
+        rows, columns, bias_rows = [], [], []
+        for group in self.groups:
+            for agent in group.agents.tolist():
+                reads = self.pattern.reads(agent)
+                row, column = start[agent] + np.arange(group.rows), ranges(start[reads], sizes[reads])
+                rows.append(np.repeat(row, len(column)))
+                columns.append(np.tile(column, len(row)))
+                bias_rows.append(row)
+        return np.concatenate(rows), np.concatenate(columns), np.concatenate(bias_rows)
+
     def _make_groups(self) -> Iterator[Group]:
         sizes, local = self.halo.sizes, self.halo.agents.local
         rows = sizes[local]

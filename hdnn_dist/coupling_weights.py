@@ -11,7 +11,6 @@ from torch import Tensor
 from hdnn_dist.architectures import Architecture
 from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.couplings import halves_rows
-from hdnn_dist.dense import block_positions
 from hdnn_dist.halo import Halo, ranges
 from hdnn_dist.initial import COUPLING_STREAM, draw_weights
 from hdnn_dist.patterns import Pattern
@@ -154,7 +153,7 @@ class CouplingBuilder:
     def _blocks(self, entry: Entry, damping: float, trained: bool = False) -> Coupled:
         """A coupling from a function of the places of row and column in the dense order."""
         layout = self._layout(self.pattern)
-        rows, columns, _ = block_positions(layout)
+        rows, columns, _ = layout.positions()
         place = np.argsort(self.order)
         values = np.asarray(entry(place[rows], place[columns]), dtype=np.float64)
         return Coupled(CouplingPlan("block", layout, damping, trained), np.atleast_2d(values))
@@ -178,7 +177,7 @@ def dense_coupling(builder: CouplingBuilder, plan: CouplingPlan, weights: Tensor
         dense[:, place[first], place[second]], dense[:, place[second], place[first]] = -1.0, 1.0
     else:
         assert plan.layout is not None
-        rows, columns, _ = block_positions(plan.layout)
+        rows, columns, _ = plan.layout.positions()
         dense[:, place[rows], place[columns]] += weights
         if plan.kind == "skew":
             dense[:, place[columns], place[rows]] -= weights

@@ -34,7 +34,7 @@ class DenseView:
         self._operators = architecture.operators
         self._order = architecture.dense_rows(features)
         self._skew = architecture.skew
-        rows, columns, bias_rows = block_positions(layout)
+        rows, columns, bias_rows = layout.positions()
         self._entries, self._mirrors, self._biases = [], [], []
         for operator in self._operators:
             r, c = self._place(operator.rows)[rows], self._place(operator.columns)[columns]
@@ -50,47 +50,47 @@ class DenseView:
         return np.arange(self.n).reshape(2, -1)[half]
 
     def fill(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Dense K and b with this rank's entries in place and zero elsewhere. Differentiable."""
-        layers = len(weights)
-        K, b = weights.new_zeros(layers, self.n * self.n), weights.new_zeros(layers, self.n)
-        for number, entries in enumerate(self._entries):
-            values, mirrors = weights[:, number], self._mirrors[number]
-            K = K.index_add(1, entries, values[:, : len(entries)])
+        """K (n, n) and b (n,) of a layer from its weights (operators, size), zero elsewhere. Differentiable."""
+        K, b = weights.new_zeros(self.n * self.n), weights.new_zeros(self.n)
+        for values, entries, mirrors, biases in zip(weights, self._entries, self._mirrors, self._biases, strict=True):
+            K = K.index_add(0, entries, values[: len(entries)])
             if mirrors is not None:
-                K = K.index_add(1, mirrors, -values[:, : len(entries)])
-            b = b.index_add(1, self._biases[number], values[:, len(entries) :])
-        return K.unflatten(1, (self.n, self.n)), b
+                K = K.index_add(0, mirrors, -values[: len(entries)])
+            b = b.index_add(0, biases, values[len(entries) :])
+        return K.view(self.n, self.n), b
 
-    def take(self, K: Tensor, b: Tensor) -> Tensor:
-        """This rank's flat weights out of dense K and b; ``ValueError`` where they do not fit the network."""
-        if K.dim() != 3 or K.shape[1:] != (self.n, self.n) or b.shape != (len(K), self.n):
+    def take(self, K: Tensor, b: Tensor, layer: int) -> Tensor:
+        """This rank's (operators, size) weights of a layer from dense K and b; ``ValueError`` unless they fit."""
+        if K.shape != (self.n, self.n) or b.shape != (self.n,):
             raise ValueError(
-                f"dense weights K {tuple(K.shape)} and b {tuple(b.shape)} do not fit: "
+                f"dense weights K {tuple(K.shape)} and b {tuple(b.shape)} of layer {layer} do not fit: "
                 f"this network needs K (layers, {self.n}, {self.n}) and b (layers, {self.n})"
             )
-        self._refuse_outside_pattern(K)
-        self._refuse_broken_mirror(K)
-        flat, taken = K.flatten(1), []
+        self._refuse_outside_pattern(K, layer)
+        self._refuse_broken_mirror(K, layer)
+        flat, taken = K.flatten(), []
         for entries, mirrors, biases in zip(self._entries, self._mirrors, self._biases, strict=True):
-            own = flat[:, entries]
+            own = flat[entries]
             if self._skew and mirrors is not None:  # a diagonal block holds each of its entries twice
                 own = torch.where(self._diagonal(), own / 2, own)
-            taken.append(torch.cat([own, b[:, biases]], dim=1))
-        return torch.stack(taken, dim=1)
+            taken.append(torch.cat([own, b[biases]]))
+        return torch.stack(taken)
 
     def _diagonal(self) -> Tensor:
         owner = np.repeat(np.arange(len(self._sizes)), self._sizes)[self._order]
         entries = self._entries[0].numpy()
         return torch.as_tensor(owner[entries // self.n] == owner[entries % self.n])
 
-    def _refuse_broken_mirror(self, K: Tensor) -> None:
+    def _refuse_broken_mirror(self, K: Tensor, layer: int) -> None:
         if all(mirrors is None for mirrors in self._mirrors):
             return
         worst = float((K + K.mT).abs().max())
         if worst > 1e-6 * max(1.0, float(K.abs().max())):
-            raise ValueError(f"K is not skew: K + K^T has an entry of {worst:.3g}; this architecture needs K = -K^T")
+            raise ValueError(
+                f"K of layer {layer} is not skew: K + K^T has an entry of {worst:.3g}; this architecture needs K = -K^T"
+            )
 
-    def _refuse_outside_pattern(self, K: Tensor) -> None:
+    def _refuse_outside_pattern(self, K: Tensor, layer: int) -> None:
         allowed = np.zeros((self.n, self.n), dtype=bool)
         block_mask = self._pattern.mask(self._sizes)
         for operator in self._operators:
@@ -100,26 +100,8 @@ class DenseView:
                 allowed[np.ix_(columns, rows)] |= block_mask.T
         outside = (K.detach().cpu() != 0) & torch.as_tensor(~allowed)
         if outside.any():
-            layer, row, column = outside.nonzero()[0].tolist()
+            row, column = outside.nonzero()[0].tolist()
             raise ValueError(
-                f"K of layer {layer} has the entry {K[layer, row, column].item():.3g} at row {row}, column {column}, "
+                f"K of layer {layer} has the entry {K[row, column].item():.3g} at row {row}, column {column}, "
                 "which lies outside the pattern T: set it to zero or use a pattern that has this block"
             )
-
-
-def block_positions(layout: BlockLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row and column of every entry of K, and row of every entry of b, in the order of the flat vector.
-
-    Rows and columns count the blocks of all agents, agent after agent.
-    """
-    sizes = layout.halo.sizes
-    start = np.cumsum(sizes) - sizes
-    rows, columns, bias_rows = [], [], []
-    for group in layout.groups:
-        for agent in group.agents.tolist():
-            row = np.arange(start[agent], start[agent] + group.rows)
-            column = np.concatenate([np.arange(start[k], start[k] + sizes[k]) for k in layout.pattern.reads(agent)])
-            rows.append(np.repeat(row, len(column)))
-            columns.append(np.tile(column, len(row)))
-            bias_rows.append(row)
-    return np.concatenate(rows), np.concatenate(columns), np.concatenate(bias_rows)

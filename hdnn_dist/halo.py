@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
 
@@ -28,15 +29,19 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 class Halo:
     """Index tables of one pattern for one rank.
 
-    ``sizes``: (agents,) rows of every agent's block, zero for agents that take no part.
+    ``sizes``: (agents,) rows of every agent's block, zero for agents that take no part. ``graph``: the one that holds
+    while the halo is used, if that is only a part of the agents'.
     ``offsets``: (agents,) first buffer row of each block that is present here, -1 for the others.
     """
 
-    def __init__(self, agents: Agents, pattern: Pattern, sizes: np.ndarray) -> None:
+    def __init__(
+        self, agents: Agents, pattern: Pattern, sizes: np.ndarray, graph: CommunicationGraph | None = None
+    ) -> None:
         self.agents = agents
         self.sizes = sizes
         readers, blocks = pattern.rows, pattern.columns
-        self._routes(readers, blocks)
+        self.gather_route = agents.ledger.route(np.column_stack([blocks, readers]), sizes[blocks], graph)
+        self.scatter_route = agents.ledger.route(np.column_stack([readers, blocks]), sizes[blocks], graph)
         outgoing, incoming = self._crossing(readers, blocks)
         self.offsets = np.full(len(sizes), -1)
         present = np.concatenate([agents.local, incoming[:, 1]])
@@ -46,11 +51,6 @@ class Halo:
         self.send_rows = ranges(self.offsets[outgoing[:, 1]], sizes[outgoing[:, 1]])
         self._send_slices = _slices(outgoing, sizes, start=0)
         self._halo_slices = _slices(incoming, sizes, start=self.rows)
-
-    def _routes(self, readers: np.ndarray, blocks: np.ndarray) -> None:
-        length = self.sizes[blocks]
-        self.gather_route = self.agents.ledger.route(np.column_stack([blocks, readers]), length)
-        self.scatter_route = self.agents.ledger.route(np.column_stack([readers, blocks]), length)
 
     def _crossing(self, readers: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(peer, block) pairs that leave and that enter this rank, sorted, each block once per peer."""

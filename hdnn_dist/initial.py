@@ -6,10 +6,12 @@ import numpy as np
 
 from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.choices import unknown
+from hdnn_dist.layers import Layers
 
 INITIALS = ("scaled", "normal")
 READOUT_STREAM = 1 << 32
 COUPLING_STREAM = 1 << 33
+LAYER_STREAM = 1 << 40
 
 
 def generator(seed: int, agent: int, stream: int) -> np.random.Generator:
@@ -43,6 +45,17 @@ def draw_weights(
             b[:, :, group.place] = np.moveaxis(stacked[..., group.columns :], -1, 1).reshape(b[:, :, group.place].shape)
         weights[:, operator, layout.entries :] = b.reshape(layers, -1)
     return weights
+
+
+def draw_layers(layers: Layers, seed: int, initial: str) -> np.ndarray:
+    """The weights of all layers, in the shape that ``layers`` says; a layer of its own layout has draws of its own."""
+    if layers.alike:
+        return draw_weights(layers.layouts[0], len(layers), layers.operators, seed, initial)
+    drawn = [
+        draw_weights(layers.layout(layer), 1, layers.operators, seed, initial, stream=LAYER_STREAM * (layer + 1))
+        for layer in range(len(layers))
+    ]
+    return np.concatenate([weights.ravel() for weights in drawn])
 
 
 def draw_readout(agents: np.ndarray, features: np.ndarray, outputs: int, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -18,8 +18,10 @@ from hdnn_dist.architectures import architecture as named
 from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.coupling_weights import CouplingBuilder, dense_coupling, stored_once
 from hdnn_dist.dense import Dense, DenseView
+from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.halo import Halo
-from hdnn_dist.initial import draw_weights
+from hdnn_dist.initial import draw_layers
+from hdnn_dist.layers import Layers, check_graphs, same_layouts
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
 from hdnn_dist.steppers import EulerStepper, Scheme, SplitStepper, Stepper, Weights
@@ -41,15 +43,17 @@ class HDNN(nn.Module):
     "H2", "H1-J1", "H1-J2", "H1", "MS1", "MS2", "MS3", or "MLP" for comparison; ``scheme``: "euler" integrates H2, MS1
     and MS3 by forward Euler instead of their own. ``activation``: a name, or one made by ``activations.custom``.
 
-    ``pattern``: the blocks T of every K (default: the graph with self-loops). ``coupling``: X of H2, a matrix in the
-    dense order or "trained"; J of H1, "J1", "J2" (restricted to the graph), a skew matrix, one per layer, or
-    "trained" (A - A^T); ``coupling_pattern``: its blocks R. ``damping``: gamma of J - gamma I, for H1.
+    ``pattern``: the blocks T of every K (default: the graph with self-loops), or one pattern per layer. ``graphs``: for
+    a topology that changes, a graph per layer, each a part of the agents' graph; K_j follows graph j. ``coupling``:
+    X of H2, a matrix in the dense order or "trained"; J of H1, "J1", "J2" (restricted to the graph), a skew matrix, one
+    per layer, or "trained" (A - A^T); ``coupling_pattern``: its blocks R. ``damping``: gamma of J - gamma I, for H1.
 
     ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
     so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
     many of them a state is kept.
 
-    Parameters: ``weights``, (layers, operators, size): all K and b of this rank's agents; ``coupling``, where trained.
+    Parameters: ``weights``, all K and b of this rank's agents, (layers, operators, size), or flat where layers differ;
+    ``coupling``, where it is trained.
     Raises ``ValueError`` for what cannot be built.
 
     Source: Galimberti et al., IEEE TAC 68(5), 2023. The rebuilding backward pass uses that their semi-implicit Euler
@@ -68,7 +72,8 @@ class HDNN(nn.Module):
         scheme: str | None = None,
         activation: str | Activation = "tanh",
         initial: str = "scaled",
-        pattern: Pattern | None = None,
+        pattern: Pattern | Sequence[Pattern] | None = None,
+        graphs: Sequence[CommunicationGraph] | None = None,
         coupling: str | Tensor | None = None,
         coupling_pattern: Pattern | None = None,
         damping: float = 0.0,
@@ -83,16 +88,14 @@ class HDNN(nn.Module):
         self.architecture.check_features(self.features)
         _check_positive(layers=layers, step=step, store_every=store_every)
         self.layers, self.step, self.seed, self.store_every = layers, step, seed, store_every
-        self.pattern = self._stored_pattern(agents.graph.pattern(pattern))
-        halo = Halo(agents, self.pattern, self.architecture.block_sizes(self.features))
-        self.layout = BlockLayout(halo, self.pattern, biases=len(self.architecture.operators[0].biases))
-        weights = draw_weights(self.layout, layers, len(self.architecture.operators), seed, initial)
+        self.plan = self._plan_layers(pattern, graphs)
+        weights = draw_layers(self.plan, seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
         R = agents.graph.pattern() if coupling_pattern is None else coupling_pattern
         R.check_inside(agents.graph, name="R")
         self._couplings = CouplingBuilder(agents, self.architecture, self.features, layers, R, seed)
         coupled = self._couplings.build(coupling, damping)
-        self._plan = coupled.plan
+        self._coupling_plan = coupled.plan
         values = torch.as_tensor(coupled.weights, dtype=dtype, device=agents.world.device)
         self.coupling: Tensor
         if coupled.plan.trained:
@@ -114,7 +117,7 @@ class HDNN(nn.Module):
         ``layers``: only these, a slice without a stride. Every rank has to call it, with the same batch and positions.
         """
         self._check_input(x)
-        y: Tensor = _Propagation.apply(x, *self._slice(layers), self)
+        y: Tensor = _Propagation.apply(x, self.weights, self.coupling, self, range(self.layers)[layers])
         return y
 
     def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
@@ -126,7 +129,8 @@ class HDNN(nn.Module):
         self._check_input(dx)
         stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
         with torch.no_grad():
-            y, dy = stepper.tangent(_feature_major(x), _feature_major(dx), Weights(*self._slice(layers)))
+            chosen = range(self.layers)[layers]
+            y, dy = stepper.tangent(_feature_major(x), _feature_major(dx), Weights(self.weights, self.coupling), chosen)
         return _sample_major(y, x.shape), _sample_major(dy, x.shape)
 
     @property
@@ -141,8 +145,13 @@ class HDNN(nn.Module):
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
         tree = Tree(self.agents)
-        K, b = self._dense_view.fill(self.weights.detach())
+        K, b = self.fill_dense(self.weights.detach())
         return Dense(tree.sum(K), tree.sum(b), self._dense_coupling(tree))
+
+    def fill_dense(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Dense K and b with this rank's entries in place, from its ``weights`` or their gradient. Differentiable."""
+        each = [view.fill(self.plan.weights(weights, layer)) for layer, view in self._by_layer()]
+        return torch.stack([K for K, _ in each]), torch.stack([b for _, b in each])
 
     def load_dense(self, K: Tensor, b: Tensor) -> None:
         """Set this rank's weights from dense K (layers, n, n) and b (layers, n), in the order of ``dense``.
@@ -152,44 +161,80 @@ class HDNN(nn.Module):
         if len(K) != self.layers:
             raise ValueError(f"load_dense got K of {len(K)} layers, but this network has {self.layers}")
         with torch.no_grad():
-            self.weights.copy_(self._dense_view.take(K, b))
+            for layer, view in self._by_layer():
+                self.plan.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
 
     def _dense_coupling(self, tree: Tree) -> Tensor:
         n = int(self.features.sum())
         if not self.architecture.coupled:
             return self.weights.new_zeros(n, n)
-        C = tree.sum(dense_coupling(self._couplings, self._plan, self.coupling.detach()))
+        C = tree.sum(dense_coupling(self._couplings, self._coupling_plan, self.coupling.detach()))
         if not self._couplings.is_J:
             zero = torch.zeros_like(C)
             C = torch.cat([torch.cat([zero, -C.mT], 2), torch.cat([C, zero], 2)], 1)
         return C[0] if len(C) == 1 else C
 
-    def _stored_pattern(self, pattern: Pattern) -> Pattern:
-        return stored_once(pattern) if self.architecture.skew else pattern
+    @property
+    def pattern(self) -> Pattern:
+        """The stored blocks of K in the first layer."""
+        return self.plan.layouts[0].pattern
 
-    def _slice(self, layers: slice) -> tuple[Tensor, Tensor]:
-        """The weights of these layers; all of them as they are, for a slice would cost a copy of the gradient."""
-        if layers == EVERY:
-            return self.weights, self.coupling
-        return self.weights[layers], self.coupling[layers] if len(self.coupling) > 1 else self.coupling
+    @property
+    def layout(self) -> BlockLayout:
+        """The layout of the first layer."""
+        return self.plan.layouts[0]
+
+    def _plan_layers(
+        self, pattern: Pattern | Sequence[Pattern] | None, graphs: Sequence[CommunicationGraph] | None
+    ) -> Layers:
+        """Check patterns and graphs against each other, and make a layout for every different one."""
+        if graphs is not None:
+            check_graphs(graphs, self.layers, self.agents.graph)
+        if isinstance(pattern, Sequence) and len(pattern) != self.layers:
+            raise ValueError(f"{len(pattern)} patterns were given for {self.layers} layers: give one, or one for each")
+        alike = graphs is None and not isinstance(pattern, Sequence)
+        keys = [self._stored(pattern, graphs, layer) for layer in range(1 if alike else self.layers)]
+        which = same_layouts(keys) * (self.layers if alike else 1)
+        different = [keys[which.index(number)] for number in range(max(which) + 1)]
+        layouts = [self._make_layout(*key) for key in different]
+        return Layers(layouts, which, len(self.architecture.operators))
+
+    def _stored(
+        self, pattern: Pattern | Sequence[Pattern] | None, graphs: Sequence[CommunicationGraph] | None, layer: int
+    ) -> tuple[Pattern, CommunicationGraph]:
+        graph = self.agents.graph if graphs is None else graphs[layer]
+        chosen = pattern[layer] if isinstance(pattern, Sequence) else pattern
+        try:
+            blocks = graph.pattern(chosen)
+        except ValueError as error:
+            raise ValueError(f"layer {layer}: {error}" if graphs is not None else str(error)) from None
+        return (stored_once(blocks) if self.architecture.skew else blocks), graph
+
+    def _make_layout(self, pattern: Pattern, graph: CommunicationGraph) -> BlockLayout:
+        halo = Halo(self.agents, pattern, self.architecture.block_sizes(self.features), graph)
+        return BlockLayout(halo, pattern, biases=len(self.architecture.operators[0].biases))
+
+    def _by_layer(self) -> Iterator[tuple[int, DenseView]]:
+        for layer, layout in enumerate(self.plan.which):
+            yield layer, self._dense_views[layout]
 
     @cached_property
-    def _dense_view(self) -> DenseView:
-        return DenseView(self.architecture, self.layout, self.features)
+    def _dense_views(self) -> list[DenseView]:
+        return [DenseView(self.architecture, layout, self.features) for layout in self.plan.layouts]
 
     def _make_stepper(self, width: int, dtype: torch.dtype) -> Stepper:
         features, device = self.features[self.agents.local], self.agents.world.device
         rows = self.architecture.part_rows(features)
         scheme = Scheme(
             architecture=self.architecture,
-            layout=self.layout,
+            layers=self.plan,
             activation=self.activation,
             step=self.step,
             features=features,
             rows={
                 part: torch.as_tensor(r, device=device) for part, r in zip(self.architecture.parts, rows, strict=True)
             },
-            coupling=self._plan,
+            coupling=self._coupling_plan,
             store_every=self.store_every,
         )
         stepper = EulerStepper if self.architecture.simultaneous else SplitStepper
@@ -228,12 +273,12 @@ class _Propagation(torch.autograd.Function):
     """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN, layers: range) -> Tensor:
         stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
         store = any(ctx.needs_input_grad)
-        y_T, stored = stepper.forward(_feature_major(x), Weights(weights, coupling), store)
+        y_T, stored = stepper.forward(_feature_major(x), Weights(weights, coupling), layers, store)
         y = _sample_major(y_T, x.shape)
-        ctx.net, ctx.stepper, ctx.stored = net, stepper, stored
+        ctx.net, ctx.stepper, ctx.stored, ctx.layers = net, stepper, stored, layers
         ctx.save_for_backward(x, y, weights, coupling)
         return y
 
@@ -243,11 +288,11 @@ class _Propagation(torch.autograd.Function):
         x, y, weights, coupling = ctx.saved_tensors
         x_T = _feature_major(x)
         grad_x_T, grad, rebuilt = ctx.stepper.backward(
-            _feature_major(y), _feature_major(grad_y), Weights(weights, coupling), ctx.stored
+            _feature_major(y), _feature_major(grad_y), Weights(weights, coupling), ctx.layers, ctx.stored
         )
         if rebuilt is not None:
             ctx.net._watch_drift(x_T, rebuilt)
-        return _sample_major(grad_x_T, x.shape), grad.blocks, grad.coupling, None
+        return _sample_major(grad_x_T, x.shape), grad.blocks, grad.coupling, None, None
 
 
 def _feature_major(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def smoothness(net: HDNN, alpha: float) -> Tensor:
     Keeps the weights a smooth function of depth, as the discretised ODE wants it (Haber and Ruthotto, Inverse
     Problems 34, 2018; Galimberti et al., IEEE TAC 68(5), 2023).
     """
-    return (alpha * net.step / 2) * net.weights.diff(dim=0).square().sum()
+    return (alpha * net.step / 2) * net.plan.differences(net.weights).square().sum()
 
 
 def weight_penalty(module: HDNN | Readout, alpha: float) -> Tensor:

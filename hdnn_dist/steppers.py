@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +27,11 @@ from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
 from hdnn_dist.forms import Blocks, Form
 from hdnn_dist.halo import Field
+from hdnn_dist.layers import Layers, LayerViews
 from hdnn_dist.transport import TransportError
 
 Parts = dict[str, Tensor]
+CACHED_LAYOUTS = 16
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class CouplingPlan:
 
 @dataclass(frozen=True)
 class Scheme:
-    """What a stepper integrates: the architecture on one rank, its activation and its step size h.
+    """What a stepper integrates: the architecture on one rank, its layers, its activation and its step size h.
 
     ``rows``: the rows of every part in a state; ``features``: (local agents,).
     """
 
     architecture: Architecture
-    layout: BlockLayout
+    layers: Layers
     activation: Activation
     step: float
     features: np.ndarray
@@ -63,53 +65,31 @@ class Scheme:
 
 
 class Weights(NamedTuple):
-    """``blocks``: (layers, operators, size); ``coupling``: (1 or layers, size), or (0, 0) where it has none."""
+    """``blocks``: all K and b, as ``Layers`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none."""
 
     blocks: Tensor
     coupling: Tensor
 
 
-class LayerViews:
-    """Views of the weights by layer, made for some layers at a time.
-
-    One call makes the views of many layers; those of all layers at once would take memory that grows with depth.
-    """
-
-    CHUNK = 32
+class Operands:
+    """What the half-steps of a layer work with, as views of the weights or of their gradients."""
 
     def __init__(self, scheme: Scheme, weights: Weights) -> None:
-        self._layout = scheme.layout
+        self._views = LayerViews(scheme.layers, weights.blocks)
         self._coupling_layout = scheme.coupling.layout
-        self._weights = weights
-        self._chunk = -1
-        self._views: list[list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]] = []
-
-    def __len__(self) -> int:
-        return len(self._weights.blocks)
+        self._coupling = weights.coupling
 
     def of(self, layer: int, half: HalfStep) -> Blocks:
         """K and b of a half-step."""
-        chunk, place = divmod(layer, self.CHUNK)
-        if chunk != self._chunk:
-            self._chunk = chunk
-            part = self._weights.blocks[chunk * self.CHUNK : (chunk + 1) * self.CHUNK]
-            self._views = [self._cut(operator) for operator in part.unbind(1)]
-        K, biases = self._views[half.operator][place]
+        K, biases = self._views.of(layer, half.operator)
         return Blocks(K, biases[half.bias])
 
     def coupling(self, layer: int) -> tuple[Tensor, ...]:
         """The blocks of the coupling, which is one for all layers or one for each."""
         if self._coupling_layout is None:
             return ()
-        given = self._weights.coupling[layer if len(self._weights.coupling) > 1 else 0]
+        given = self._coupling[layer if len(self._coupling) > 1 else 0]
         return tuple(group.matrices(given) for group in self._coupling_layout.groups)
-
-    def _cut(self, operator: Tensor) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
-        layout = self._layout
-        K = zip(*(group.matrices(operator).unbind(0) for group in layout.groups), strict=True)
-        biases = (layout.size - layout.entries) // layout.halo.rows
-        b = zip(*(layout.bias(operator, number).unbind(0) for number in range(biases)), strict=True)
-        return list(zip(K, b, strict=True))
 
 
 class Move(NamedTuple):
@@ -121,6 +101,64 @@ class Move(NamedTuple):
     scale: float
 
 
+class Station:
+    """The half-steps of one layout at one width, and the fields of the state for them."""
+
+    def __init__(self, scheme: Scheme, layout: BlockLayout, width: int, dtype: torch.dtype) -> None:
+        self._scheme, self._layout, self._width, self._dtype = scheme, layout, width, dtype
+        self.moves = [self._move(half) for half in scheme.architecture.layer]
+
+    @cached_property
+    def narrow(self) -> dict[str, Field]:
+        """A field for every part."""
+        return {part: self._layout.halo.field(self._width, self._dtype) for part in self._scheme.rows}
+
+    @cached_property
+    def wide(self) -> dict[str, Field]:
+        """The same, wide enough for the reverse of the half-step that reads the part."""
+        width = {move.half.source: move.form.source_width for move in self.moves}
+        return {part: self._layout.halo.field(width.get(part, self._width), self._dtype) for part in self._scheme.rows}
+
+    def _move(self, half: HalfStep) -> Move:
+        form = half.form(self._layout, self._scheme.activation, self._width, self._dtype)
+        return Move(half, form, self._coupling(half), 1.0 if half.replaces else half.factor * self._scheme.step)
+
+    def _coupling(self, half: HalfStep) -> Coupling:
+        plan = self._scheme.coupling
+        like = torch.empty((), dtype=self._dtype, device=self._layout.device)
+        if half.coupled is None or plan.kind == "identity":
+            return Identity()
+        if plan.kind == "canonical":
+            return Canonical(self._scheme.features, like, plan.damping)
+        assert plan.layout is not None
+        if plan.kind == "skew":
+            return SkewCoupling(plan.layout, self._width, self._dtype, plan.damping)
+        return BlockCoupling(plan.layout, self._width, self._dtype, half.coupled == "CT", plan.damping)
+
+
+class State:
+    """The parts of a state in the fields of the station that works on them; ``parts``: its rows, (rows, width) each."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self.fields: dict[str, Field] = {}
+
+    @property
+    def parts(self) -> Parts:
+        return {part: field.local[:, : self._width] for part, field in self.fields.items()}
+
+    def put(self, parts: Parts) -> None:
+        """Copy rows into the fields where the state is."""
+        for part, rows in parts.items():
+            self.fields[part].local[:, : self._width].copy_(rows)
+
+    def move(self, fields: dict[str, Field]) -> None:
+        """Go to other fields; costs nothing if the state is there already."""
+        if fields is not self.fields:
+            before, self.fields = self.parts, fields
+            self.put(before)
+
+
 class Stepper(ABC):
     """Propagates one width; holds the buffers of that width, the backward ones from the first backward pass on."""
 
@@ -128,83 +166,65 @@ class Stepper(ABC):
         self.scheme = scheme
         self.width = width
         self.dtype = dtype
-        self._moves = [self._move(half) for half in scheme.architecture.layer]
+        self._station = lru_cache(maxsize=CACHED_LAYOUTS)(self._make_station)
         self._at = ""
 
-    def forward(self, x: Tensor, weights: Weights, store: bool) -> tuple[Tensor, list[Tensor]]:
-        """The state after the last layer, and what ``backward`` needs beside it when ``store`` is set."""
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+        """The state after these layers, and what ``backward`` needs beside it when ``store`` is set."""
         with self._named("forward pass"):
-            return self._forward(x, LayerViews(self.scheme, weights), store)
+            return self._forward(x, Operands(self.scheme, weights), layers, store)
 
     def backward(
-        self, y: Tensor, grad_y: Tensor, weights: Weights, stored: list[Tensor]
+        self, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
     ) -> tuple[Tensor, Weights, Tensor | None]:
         """Gradients of the input and of the weights, and the rebuilt input where states are rebuilt."""
         grad = Weights(*(torch.zeros_like(part) for part in weights))
-        layers, grad_layers = LayerViews(self.scheme, weights), LayerViews(self.scheme, grad)
+        at, grad_at = Operands(self.scheme, weights), Operands(self.scheme, grad)
         with self._named("backward pass"):
-            grad_x, rebuilt = self._backward(y, grad_y, layers, grad_layers, stored)
+            grad_x, rebuilt = self._backward(y, grad_y, at, grad_at, layers, stored)
         return grad_x, grad, rebuilt
 
-    def tangent(self, x: Tensor, dx: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+    def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:
         """(y, dy/dx dx): the Jacobian-vector product, with the same exchanges; all linearised at x."""
         with self._named("tangent pass"):
-            layers = LayerViews(self.scheme, weights)
-            state, change = self._tangent_state(x), self._split(dx)
-            for number in range(len(layers)):
-                self._tangent_layer(number, layers, state, change)
-            return self._join({part: state[part].local[:, : self.width] for part in state}), self._join(change)
+            at, state, change = Operands(self.scheme, weights), State(self.width), self._split(dx)
+            for number in layers:
+                self._wide(number, state, x)
+                self._tangent_layer(number, at, state, change)
+            return self._join(state.parts) if layers else x, self._join(change)
 
     @abstractmethod
-    def _forward(self, x: Tensor, layers: LayerViews, store: bool) -> tuple[Tensor, list[Tensor]]: ...
+    def _forward(self, x: Tensor, at: Operands, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]: ...
 
     @abstractmethod
     def _backward(
-        self, y: Tensor, grad_y: Tensor, layers: LayerViews, grad_layers: LayerViews, stored: list[Tensor]
+        self, y: Tensor, grad_y: Tensor, at: Operands, grad_at: Operands, layers: range, stored: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]: ...
 
     @abstractmethod
-    def _tangent_layer(self, number: int, layers: LayerViews, state: dict[str, Field], change: Parts) -> None: ...
+    def _tangent_layer(self, number: int, at: Operands, state: State, change: Parts) -> None: ...
 
-    def _move(self, half: HalfStep) -> Move:
-        form = half.form(self.scheme.layout, self.scheme.activation, self.width, self.dtype)
-        return Move(half, form, self._coupling(half), 1.0 if half.replaces else half.factor * self.scheme.step)
+    def _make_station(self, layout: int) -> Station:
+        return Station(self.scheme, self.scheme.layers.layouts[layout], self.width, self.dtype)
 
-    def _coupling(self, half: HalfStep) -> Coupling:
-        plan = self.scheme.coupling
-        like = torch.empty((), dtype=self.dtype, device=self.scheme.layout.device)
-        if half.coupled is None or plan.kind == "identity":
-            return Identity()
-        if plan.kind == "canonical":
-            return Canonical(self.scheme.features, like, plan.damping)
-        assert plan.layout is not None
-        if plan.kind == "skew":
-            return SkewCoupling(plan.layout, self.width, self.dtype, plan.damping)
-        return BlockCoupling(plan.layout, self.width, self.dtype, half.coupled == "CT", plan.damping)
+    def _narrow(self, number: int, state: State, start: Tensor) -> Station:
+        """The station of a layer, with the state in its narrow fields; a new state starts from ``start``."""
+        station = self._station(self.scheme.layers.which[number])
+        self._arrive(state, station.narrow, start)
+        return station
 
-    def _state(self, doubled: bool) -> dict[str, Field]:
-        """A field for every part; wide enough for the reverse of the half-step that reads it if ``doubled``."""
-        width = {move.half.source: move.form.source_width for move in self._moves} if doubled else {}
-        return {
-            part: self.scheme.layout.halo.field(width.get(part, self.width), self.dtype) for part in self.scheme.rows
-        }
+    def _wide(self, number: int, state: State, start: Tensor) -> Station:
+        """The same in its wide fields."""
+        station = self._station(self.scheme.layers.which[number])
+        self._arrive(state, station.wide, start)
+        return station
 
-    @cached_property
-    def _forward_state(self) -> dict[str, Field]:
-        return self._state(doubled=False)
-
-    @cached_property
-    def _backward_state(self) -> dict[str, Field]:
-        return self._state(doubled=True)
-
-    def _tangent_state(self, x: Tensor) -> dict[str, Field]:
-        state = self._backward_state
-        self._fill(state, self._split(x))
-        return state
-
-    def _fill(self, state: dict[str, Field], parts: Parts) -> None:
-        for part, rows in parts.items():
-            state[part].local[:, : self.width].copy_(rows)
+    def _arrive(self, state: State, fields: dict[str, Field], start: Tensor) -> None:
+        if state.fields:
+            state.move(fields)
+        else:
+            state.fields = fields
+            state.put(self._split(start))
 
     def _split(self, whole: Tensor) -> Parts:
         """The parts of a state, as new tensors."""
@@ -235,47 +255,53 @@ class SplitStepper(Stepper):
     Undoing a half-step is the same half-step with a minus sign, from the same f that the gradient needs.
     """
 
-    def _forward(self, x: Tensor, layers: LayerViews, store: bool) -> tuple[Tensor, list[Tensor]]:
-        state = self._forward_state
-        self._fill(state, self._split(x))
-        for number in range(len(layers)):
-            for move in self._moves:
+    def _forward(self, x: Tensor, at: Operands, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+        state = State(self.width)
+        for number in layers:
+            station = self._narrow(number, state, x)
+            for move in station.moves:
                 self._enter(number, move)
-                f = move.form.forward(layers.of(number, move.half), state[move.half.source])
-                move.coupling.add_(state[move.half.target].local, f, move.scale, layers.coupling(number))
-        return self._join({part: field.local for part, field in state.items()}), []
+                f = move.form.forward(at.of(number, move.half), state.fields[move.half.source])
+                move.coupling.add_(state.fields[move.half.target].local, f, move.scale, at.coupling(number))
+        return self._join(state.parts) if layers else x.clone(), []
 
     def _backward(
-        self, y: Tensor, grad_y: Tensor, layers: LayerViews, grad_layers: LayerViews, stored: list[Tensor]
+        self, y: Tensor, grad_y: Tensor, at: Operands, grad_at: Operands, layers: range, stored: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        fields = self._backward_state
-        self._fill(fields, self._split(y))
-        state = {part: field.local[:, : self.width] for part, field in fields.items()}
-        grad = self._split(grad_y)
-        trained = self.scheme.coupling.trained
-        for number in reversed(range(len(layers))):
-            at_coupling = layers.coupling(number)
-            for move in reversed(self._moves):
-                half, g = move.half, grad[move.half.target]
+        state, grad = State(self.width), self._split(grad_y)
+        for number in reversed(layers):
+            station = self._wide(number, state, y)
+            for move in reversed(station.moves):
                 self._enter(number, move)
-                source = fields[half.source]
-                move.coupling.transpose(g, move.scale, at_coupling, out=move.form.entering(source))
-                at, grad_at = layers.of(number, half), grad_layers.of(number, half)
-                f, v = move.form.reverse(at, source, grad_at, rebuild=True)
-                assert f is not None
-                move.coupling.add_(state[half.target], f, -move.scale, at_coupling)
-                if trained and half.coupled:
-                    move.coupling.accumulate(grad_layers.coupling(number), f, g, move.scale)
-                grad[half.source].add_(v)
-        return self._join(grad), self._join(state)
+                self._reverse(move, state, grad, (at.of(number, move.half), grad_at.of(number, move.half)),
+                              (at.coupling(number), grad_at.coupling(number)))  # fmt: skip
+        return self._join(grad), self._join(state.parts) if layers else None
 
-    def _tangent_layer(self, number: int, layers: LayerViews, state: dict[str, Field], change: Parts) -> None:
-        for move in self._moves:
-            half, at_coupling = move.half, layers.coupling(number)
+    def _reverse(
+        self,
+        move: Move,
+        state: State,
+        grad: Parts,
+        at: tuple[Blocks, Blocks],
+        at_coupling: tuple[Sequence[Tensor], Sequence[Tensor]],
+    ) -> None:
+        """Undo a half-step and pass the gradient through it; ``at``: the weights and their gradients."""
+        half, g, source = move.half, grad[move.half.target], state.fields[move.half.source]
+        move.coupling.transpose(g, move.scale, at_coupling[0], out=move.form.entering(source))
+        f, v = move.form.reverse(at[0], source, at[1], rebuild=True)
+        assert f is not None
+        move.coupling.add_(state.parts[half.target], f, -move.scale, at_coupling[0])
+        if self.scheme.coupling.trained and half.coupled:
+            move.coupling.accumulate(at_coupling[1], f, g, move.scale)
+        grad[half.source].add_(v)
+
+    def _tangent_layer(self, number: int, at: Operands, state: State, change: Parts) -> None:
+        for move in self._station(self.scheme.layers.which[number]).moves:
+            half, at_coupling = move.half, at.coupling(number)
             self._enter(number, move)
-            move.form.entering(state[half.source]).copy_(change[half.source])
-            f, df = move.form.tangent(layers.of(number, half), state[half.source])
-            move.coupling.add_(state[half.target].local[:, : self.width], f, move.scale, at_coupling)
+            move.form.entering(state.fields[half.source]).copy_(change[half.source])
+            f, df = move.form.tangent(at.of(number, half), state.fields[half.source])
+            move.coupling.add_(state.parts[half.target], f, move.scale, at_coupling)
             move.coupling.add_(change[half.target], df, move.scale, at_coupling)
 
 
@@ -286,26 +312,22 @@ class EulerStepper(Stepper):
     (ceil(N / k) + k - 1) states, with k = ``store_every``.
     """
 
-    def _forward(self, x: Tensor, layers: LayerViews, store: bool) -> tuple[Tensor, list[Tensor]]:
-        stored = []
-        self._fill(self._forward_state, self._split(x))
-        for number in range(len(layers)):
-            if store and number % self.scheme.store_every == 0:
-                stored.append(self._now())
-            self._advance(number, layers)
-        return self._now(), stored
+    def _forward(self, x: Tensor, at: Operands, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+        state, stored = State(self.width), []
+        for place, number in enumerate(layers):
+            station = self._narrow(number, state, x)
+            if store and place % self.scheme.store_every == 0:
+                stored.append(self._join(state.parts))
+            self._advance(number, station, at, state)
+        return self._join(state.parts) if layers else x.clone(), stored
 
-    def _now(self) -> Tensor:
-        return self._join({part: field.local for part, field in self._forward_state.items()})
-
-    def _advance(self, number: int, layers: LayerViews) -> None:
-        state = self._forward_state
-        after = {part: field.local.clone() for part, field in state.items()}
-        for move in self._moves:
+    def _advance(self, number: int, station: Station, at: Operands, state: State) -> None:
+        after = {part: rows.clone() for part, rows in state.parts.items()}
+        for move in station.moves:
             self._enter(number, move)
-            f = move.form.forward(layers.of(number, move.half), state[move.half.source])
-            self._apply(move, after, f, layers.coupling(number))
-        self._fill(state, after)
+            f = move.form.forward(at.of(number, move.half), state.fields[move.half.source])
+            self._apply(move, after, f, at.coupling(number))
+        state.put(after)
 
     def _apply(self, move: Move, after: Parts, f: Tensor, at_coupling: Sequence[Tensor]) -> None:
         if move.half.replaces:
@@ -313,58 +335,50 @@ class EulerStepper(Stepper):
         move.coupling.add_(after[move.half.target], f, move.scale, at_coupling)
 
     def _backward(
-        self, y: Tensor, grad_y: Tensor, layers: LayerViews, grad_layers: LayerViews, stored: list[Tensor]
+        self, y: Tensor, grad_y: Tensor, at: Operands, grad_at: Operands, layers: range, stored: list[Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        grad = self._split(grad_y)
+        grad, every = self._split(grad_y), self.scheme.store_every
         for segment in reversed(range(len(stored))):
-            first = segment * self.scheme.store_every
-            for number, before in self._segment(first, stored[segment], layers):
-                grad = self._reverse_layer(number, before, grad, layers, grad_layers)
+            inside = layers[segment * every : (segment + 1) * every]
+            for number, before in self._segment(inside, stored[segment], at):
+                grad = self._reverse_layer(number, before, grad, at, grad_at)
         return self._join(grad), None
 
-    def _reverse_layer(
-        self, number: int, before: Tensor, grad: Parts, layers: LayerViews, grad_layers: LayerViews
-    ) -> Parts:
-        fields, at_coupling = self._backward_state, layers.coupling(number)
-        self._fill(fields, self._split(before))
-        replaced = {move.half.target for move in self._moves if move.half.replaces}
+    def _reverse_layer(self, number: int, before: Tensor, grad: Parts, at: Operands, grad_at: Operands) -> Parts:
+        state, at_coupling = State(self.width), at.coupling(number)
+        station = self._wide(number, state, before)
+        replaced = {move.half.target for move in station.moves if move.half.replaces}
         leaving = {part: torch.zeros_like(g) if part in replaced else g.clone() for part, g in grad.items()}
-        for move in self._moves:
-            half, g = move.half, grad[move.half.target]
+        for move in station.moves:
+            half, g, source = move.half, grad[move.half.target], state.fields[move.half.source]
             self._enter(number, move)
-            source = fields[half.source]
             move.coupling.transpose(g, move.scale, at_coupling, out=move.form.entering(source))
             trained = self.scheme.coupling.trained and half.coupled is not None
-            at, grad_at = layers.of(number, half), grad_layers.of(number, half)
-            f, v = move.form.reverse(at, source, grad_at, rebuild=trained)
+            f, v = move.form.reverse(at.of(number, half), source, grad_at.of(number, half), rebuild=trained)
             if trained:
                 assert f is not None
                 move.coupling.add_(torch.zeros_like(g), f, move.scale, at_coupling)  # for the blocks of f that C reads
-                move.coupling.accumulate(grad_layers.coupling(number), f, g, move.scale)
+                move.coupling.accumulate(grad_at.coupling(number), f, g, move.scale)
             leaving[half.source].add_(v)
         return leaving
 
-    def _segment(self, first: int, start: Tensor, layers: LayerViews) -> list[tuple[int, Tensor]]:
+    def _segment(self, layers: range, start: Tensor, at: Operands) -> list[tuple[int, Tensor]]:
         """(layer, state before it) of one segment, last layer first."""
-        before = [(first, start)]
-        last = min(first + self.scheme.store_every, len(layers)) - 1
-        if last > first:
-            self._fill(self._forward_state, self._split(start))
-        for number in range(first, last):
-            self._advance(number, layers)
-            before.append((number + 1, self._now()))
+        state, before = State(self.width), [(layers[0], start)]
+        for number in layers[:-1]:
+            self._advance(number, self._narrow(number, state, start), at, state)
+            before.append((number + 1, self._join(state.parts)))
         return before[::-1]
 
-    def _tangent_layer(self, number: int, layers: LayerViews, state: dict[str, Field], change: Parts) -> None:
-        now = {part: field.local[:, : self.width] for part, field in state.items()}
-        after, after_change = ({part: rows.clone() for part, rows in parts.items()} for parts in (now, change))
-        for move in self._moves:
-            half, at_coupling = move.half, layers.coupling(number)
+    def _tangent_layer(self, number: int, at: Operands, state: State, change: Parts) -> None:
+        after, after_change = ({part: rows.clone() for part, rows in parts.items()} for parts in (state.parts, change))
+        for move in self._station(self.scheme.layers.which[number]).moves:
+            half, at_coupling = move.half, at.coupling(number)
             self._enter(number, move)
-            move.form.entering(state[half.source]).copy_(change[half.source])
-            f, df = move.form.tangent(layers.of(number, half), state[half.source])
+            move.form.entering(state.fields[half.source]).copy_(change[half.source])
+            f, df = move.form.tangent(at.of(number, half), state.fields[half.source])
             f = f.clone()  # the coupling may use the buffers that f and df share
             self._apply(move, after, f, at_coupling)
             self._apply(move, after_change, df, at_coupling)
-        self._fill(state, after)
+        state.put(after)
         change.update(after_change)

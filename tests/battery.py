@@ -65,6 +65,9 @@ def coupling_checks(world: World) -> None:
             check_against_oracle(Problem(graph, features, "H1", coupling=coupling, damping=0.2, owner=owner), world)
         for coupling in (X[0], X, "trained"):
             check_against_oracle(Problem(graph, features, "H2", coupling=coupling, owner=owner), world)
+        graphs = (CommunicationGraph.path(9), CommunicationGraph.ring(9), CommunicationGraph.path(9))
+        ring = CommunicationGraph.ring(9)
+        check_against_oracle(Problem(ring, features, "H2", layers=3, graphs=graphs, owner=owner), world)
         for architecture in ("H2", "MS1", "MS3"):
             check_against_oracle(Problem(graph, features, architecture, scheme="euler", owner=owner), world)
 

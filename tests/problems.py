@@ -40,6 +40,7 @@ class Problem:
     scheme: str | None = None
     coupling: str | Tensor | None = None
     damping: float = 0.0
+    graphs: tuple[CommunicationGraph, ...] | None = None
 
     @property
     def joined(self) -> Tensor:
@@ -69,6 +70,7 @@ class Problem:
             scheme=self.scheme,
             coupling=self.coupling,
             damping=self.damping,
+            graphs=self.graphs,
             dtype=torch.float64,
         )
 
@@ -125,9 +127,10 @@ def check_against_oracle(problem: Problem, world: World) -> None:
     net = problem.network(agents)
     rows = local_rows(agents, problem.features)
     K, b, J = net.dense()
-    assert not (K * ~dense_mask(problem, net)).any(), "K has entries outside its pattern"
+    for layer in range(problem.layers):
+        assert not (K[layer] * ~dense_mask(problem, layer)).any(), "K has entries outside its pattern"
     own, own_C = net.weights.detach().clone().requires_grad_(), net.coupling.detach().clone().requires_grad_()
-    filled = net._dense_view.fill(own)
+    filled = net.fill_dense(own)
     K, b = K + filled[0] - filled[0].detach(), b + filled[1] - filled[1].detach()
     J = expected_coupling(problem, net, J, own_C)
     x = problem.inputs().requires_grad_()
@@ -157,7 +160,7 @@ def expected_coupling(problem: Problem, net: HDNN, J: Tensor, own: Tensor) -> Te
         return J
     if isinstance(problem.coupling, Tensor):
         return given_coupling(problem, J)
-    C = dense_coupling(net._couplings, net._plan, own)
+    C = dense_coupling(net._couplings, net._coupling_plan, own)
     C = (C - C.detach()).squeeze(0)
     if problem.architecture == "H2":
         zero = torch.zeros_like(C)
@@ -188,9 +191,10 @@ def check_tangent(problem: Problem, net: HDNN, dense: tuple[Tensor, Tensor, Tens
     assert relative_error(given[1], dy[:, rows]) < TOLERANCE
 
 
-def dense_mask(problem: Problem, net: HDNN) -> Tensor:
+def dense_mask(problem: Problem, layer: int) -> Tensor:
     """Where K may be non-zero, in the dense order, written out from the pairs of T."""
-    blocks = torch.as_tensor(problem.graph.matrix())
+    graph = problem.graph if problem.graphs is None else problem.graphs[layer]
+    blocks = torch.as_tensor(graph.matrix())
     if problem.pattern is not None:
         blocks = torch.zeros_like(blocks)
         blocks[tuple(torch.tensor(problem.pattern).T)] = True

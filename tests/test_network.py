@@ -126,13 +126,13 @@ def test_equals_the_published_implementation(name: str) -> None:
     (vectors["w"][:, order] * y).sum().backward()
     assert relative_error(y.detach(), vectors["yN"][:, order]) < 1e-10
     assert relative_error(x.grad, vectors["grad_y0"][:, order]) < 1e-10
-    view = net._dense_view
+    view = net._dense_views[0]
     stands = torch.zeros_like(K).flatten(1)
     expected = published_gradient(name, vectors).flatten(1)
     for number, entries in enumerate(view._entries):
         stands[:, entries] = net.weights.grad[:, number, : len(entries)]
     assert relative_error(stands, expected * (stands != 0)) < 1e-10
-    assert relative_error(view.fill(net.weights.grad)[1], vectors["grad_b"]) < 1e-10
+    assert relative_error(net.fill_dense(net.weights.grad)[1], vectors["grad_b"]) < 1e-10
 
 
 def test_dense_and_load_dense_are_inverse() -> None:
@@ -262,6 +262,42 @@ def test_couplings_equal_the_dense_oracle(name: str) -> None:
     check_against_oracle(Problem(RING, (4,) * 4, architecture, coupling=coupling, damping=damping), WORLD)
 
 
+CHANGING = (
+    CommunicationGraph.path(5),
+    CommunicationGraph.star(5),
+    CommunicationGraph.path(5),
+    CommunicationGraph.ring(5),
+)
+UNION = CommunicationGraph(5, sorted({tuple(edge) for graph in CHANGING for edge in graph.edges.tolist()}))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_graph_per_layer_equals_the_dense_oracle(architecture: str) -> None:
+    problem = Problem(UNION, (2, 4, 2, 6, 2), architecture, layers=4, graphs=CHANGING, store_every=3)
+    check_against_oracle(problem, WORLD)
+
+
+def test_a_layer_sends_along_its_own_graph_only() -> None:
+    agents = place(UNION, WORLD)
+    net = HDNN(agents, 2, 4, graphs=CHANGING)
+    net(torch.zeros(3, 10))
+    expected = np.zeros(len(UNION.edges), dtype=np.int64)
+    for graph in CHANGING:
+        expected += graph.contains(*UNION.edges.T) * 2 * 2 * 2 * 3 * 4  # directions, rounds, half-steps, batch, bytes
+    assert np.array_equal(agents.ledger.traffic().edge_bytes, expected)
+
+
+def test_smoothness_compares_the_blocks_that_neighbouring_layers_share() -> None:
+    net = HDNN(place(UNION, WORLD), 2, 4, graphs=CHANGING, dtype=torch.float64)
+    K, b, _ = net.dense()
+    expected = 0.0
+    for layer in range(3):
+        both = (K[layer] != 0) & (K[layer + 1] != 0)
+        change = (K[layer + 1] - K[layer]) * both
+        expected += change.square().sum() + (b[layer + 1] - b[layer]).square().sum()
+    assert net.plan.differences(net.weights).square().sum().item() == pytest.approx(expected.item(), rel=1e-12)
+
+
 @pytest.mark.parametrize("architecture", ["MS2", "H1"])
 def test_a_skew_matrix_is_stored_once(architecture: str) -> None:
     """Every block of U on one side of its edge, and about as many on each agent."""
@@ -269,7 +305,7 @@ def test_a_skew_matrix_is_stored_once(architecture: str) -> None:
     net = HDNN(
         place(graph, WORLD), 2, 1, architecture=architecture, coupling="trained" if architecture == "H1" else None
     )
-    layout = net.layout if architecture == "MS2" else net._plan.layout
+    layout = net.layout if architecture == "MS2" else net._coupling_plan.layout
     assert len(layout.pattern) == 8 + len(graph.edges)
     assert np.diff(layout.pattern.indptr).max() <= 3
 
@@ -310,6 +346,14 @@ WRONG = {
     "negative damping": ({"architecture": "H1-J1", "damping": -1.0}, "damping is -1.0"),
     "odd J1": ({"architecture": "H1", "coupling": "J1", "features": 3}, "J1 joins two halves"),
     "split H1": ({"architecture": "H1-J1", "scheme": "split"}, "scheme 'split' needs half-steps"),
+    "graphs of other layers": ({"layers": 2, "graphs": [RING]}, "1 graphs were given for 2 layers"),
+    "graphs of others": ({"layers": 1, "graphs": [CommunicationGraph.ring(5)]}, "layer 0 has 5 agents, but 4"),
+    "graphs outside": ({"layers": 1, "graphs": [CommunicationGraph.complete(4)]}, "layer 0 joins agents 0 and 2"),
+    "patterns of other layers": ({"layers": 3, "pattern": [RING.pattern()] * 2}, "2 patterns were given for 3 layers"),
+    "pattern outside its graph": (
+        {"layers": 1, "graphs": [CommunicationGraph.path(4)], "pattern": [RING.pattern()]},
+        r"layer 0: T has block \(0, 3\)",
+    ),
     "unknown scheme": ({"scheme": "rk4"}, "unknown scheme 'rk4'"),
     "one-sided MS2": (
         {"architecture": "MS2", "pattern": Pattern.from_pairs(4, [(0, 0), (1, 1), (2, 2), (3, 3), (0, 1)])},

@@ -68,6 +68,11 @@ class Route:
         self._passes[row_bytes] += times
         self._wire[wire_messages, wire_bytes] += times
 
+    @property
+    def passes(self) -> int:
+        """Exchanges so far in which a local agent sent anything."""
+        return self._passes.total() if len(self.edges) else 0
+
     def edge_bytes(self) -> np.ndarray:
         """Bytes sent so far along each of ``edges``."""
         return self.rows * sum(row_bytes * times for row_bytes, times in self._passes.items())
@@ -97,14 +102,15 @@ class Ledger:
         self.off_graph_messages = 0
         self._routes: list[Route] = []
 
-    def route(self, pairs: np.ndarray, rows: np.ndarray) -> Route:
+    def route(self, pairs: np.ndarray, rows: np.ndarray, graph: CommunicationGraph | None = None) -> Route:
         """Declare an exchange: ``pairs`` (P, 2) sender and receiver, ``rows`` (P,) rows of each message.
 
-        Every rank passes the same pairs; the route keeps those that touch its agents. Raises ``OffGraphError``
-        if any pair is not an edge of the graph, before anything is sent.
+        ``graph``: the one that holds while it runs, if that is only a part of the ledger's. Every rank passes the same
+        pairs; the route keeps those that touch its agents. Raises ``OffGraphError`` if any pair is not an edge of the
+        graph, before anything is sent.
         """
         pairs = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
-        self._refuse_off_graph(pairs)
+        self._refuse_off_graph(pairs, graph or self.graph)
         between = (pairs[:, 0] != pairs[:, 1]) & (rows > 0)
         pairs, rows = pairs[between], rows[between]
         sends, receives = self.owner[pairs[:, 0]] == self.rank, self.owner[pairs[:, 1]] == self.rank
@@ -116,14 +122,14 @@ class Ledger:
         self._routes.append(route)
         return route
 
-    def _refuse_off_graph(self, pairs: np.ndarray) -> None:
-        on_graph = self.graph.contains(pairs[:, 0], pairs[:, 1])
+    def _refuse_off_graph(self, pairs: np.ndarray, graph: CommunicationGraph) -> None:
+        on_graph = graph.contains(pairs[:, 0], pairs[:, 1])
         if on_graph.all():
             return
         self.off_graph_messages += int((~on_graph).sum())
         sender, receiver = pairs[~on_graph][0]
         raise OffGraphError(
-            f"a message from agent {sender} to agent {receiver} would leave the graph {self.graph.name!r}: "
+            f"a message from agent {sender} to agent {receiver} would leave the graph {graph.name!r}: "
             "messages are allowed between neighbours only; add the edge or send along a path"
         )
 
@@ -140,6 +146,11 @@ class Ledger:
             wire_messages=sum(messages for messages, _ in wire),
             wire_bytes=sum(size for _, size in wire),
         )
+
+    @property
+    def rounds(self) -> int:
+        """Exchanges so far in which an agent of this rank sent anything."""
+        return sum(route.passes for route in self._routes)
 
     def _edge_index(self, pairs: np.ndarray) -> np.ndarray:
         key = self.graph.edges[:, 0] * self.graph.agents + self.graph.edges[:, 1]
