@@ -26,7 +26,7 @@ from hdnn_dist.kernels.torch_kernel import BlockProduct
 
 
 class Blocks(NamedTuple):
-    """One operator in one layer. ``K``: per group (A, rows, columns); ``b``: (rows,) in the order of the groups."""
+    """One operator in one layer. ``K``: per group (A, rows, columns); ``b``: (rows, 1) in the order of the groups."""
 
     K: Sequence[Tensor]
     b: Tensor
@@ -85,7 +85,7 @@ class Gradient(Form):
     def forward(self, at: Blocks, x: Field) -> Tensor:
         product, f = self._forward
         x.gather()
-        z = product.apply(at.K, x.data).add_(at.b.unsqueeze(1))
+        z = product.apply(at.K, x.data).add_(at.b)
         self.activation.apply_(z)
         product.adjoint(at.K, z, f.data)
         f.scatter_add()
@@ -97,7 +97,7 @@ class Gradient(Form):
         product.adjoint(at.K, product.z[:, -fv.data.shape[1] :], fv.data)
         product.accumulate(grad.K, q, slice(0, self.width))
         product.accumulate(grad.K, s, slice(self.width, None))
-        grad.b.add_(q.sum(1))
+        grad.b.add_(q.sum(1, keepdim=True))
         fv.scatter_add()
         return fv.local[:, : self.width] if rebuild else None, fv.local[:, -self.width :]
 
@@ -113,7 +113,7 @@ class Gradient(Form):
         x.gather()
         z = product.apply(at.K, x.data)
         s, q = z[:, : self.width], z[:, self.width :]
-        self.activation.both_(s.add_(at.b.unsqueeze(1)), q)
+        self.activation.both_(s.add_(at.b), q)
         return s, q
 
     @cached_property
@@ -140,7 +140,7 @@ class Pointwise(Form):
     def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         s, q = self._linear(at, x).add(self._bias(at)), self._entering.local
         self.activation.both_(s, q)
-        grad.b.add_(self.layout.grouped(q.sum(1)))
+        grad.b.add_(self.layout.grouped(q.sum(1, keepdim=True)))
         return s, self._adjoint(at, x, self._entering, grad)
 
     def tangent(self, at: Blocks, x: Field) -> tuple[Tensor, Tensor]:
@@ -150,7 +150,7 @@ class Pointwise(Form):
         return s, response
 
     def _bias(self, at: Blocks) -> Tensor:
-        return self.layout.ungrouped(at.b).unsqueeze(1)
+        return self.layout.ungrouped(at.b)
 
     @abstractmethod
     def _linear(self, at: Blocks, x: Field) -> Tensor:

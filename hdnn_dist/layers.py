@@ -13,7 +13,9 @@ from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.patterns import Pattern
 
-Operands = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # of one operator in one layer: K of every group, biases
+Operands = tuple[
+    tuple[Tensor, ...], tuple[Tensor, ...]
+]  # of one operator in one layer: K of every group, biases (rows, 1)
 
 
 class Layers:
@@ -106,7 +108,7 @@ class LayerViews:
 def _operands(layout: BlockLayout, weights: Tensor) -> list[Operands]:
     K = zip(*(group.matrices(weights).unbind(0) for group in layout.groups), strict=True)
     biases = (layout.size - layout.entries) // layout.halo.rows
-    b = zip(*(layout.bias(weights, number).unbind(0) for number in range(biases)), strict=True)
+    b = zip(*(layout.bias(weights, number).unsqueeze(-1).unbind(0) for number in range(biases)), strict=True)
     return list(zip(K, b, strict=True))
 
 

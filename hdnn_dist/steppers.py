@@ -137,25 +137,23 @@ class Station:
 
 
 class State:
-    """The parts of a state in the fields of the station that works on them; ``parts``: its rows, (rows, width) each."""
+    """A state in the fields of the station that works on it; ``parts``: its rows there, (rows, width) each."""
 
     def __init__(self, width: int) -> None:
         self._width = width
         self.fields: dict[str, Field] = {}
-
-    @property
-    def parts(self) -> Parts:
-        return {part: field.local[:, : self._width] for part, field in self.fields.items()}
+        self.parts: Parts = {}
 
     def put(self, parts: Parts) -> None:
         """Copy rows into the fields where the state is."""
         for part, rows in parts.items():
-            self.fields[part].local[:, : self._width].copy_(rows)
+            self.parts[part].copy_(rows)
 
-    def move(self, fields: dict[str, Field]) -> None:
-        """Go to other fields; costs nothing if the state is there already."""
+    def move(self, fields: dict[str, Field], start: Parts | None) -> None:
+        """Go to other fields, from ``start`` if that is given; costs nothing if the state is there already."""
         if fields is not self.fields:
-            before, self.fields = self.parts, fields
+            before = start or self.parts
+            self.fields, self.parts = fields, {part: f.local[:, : self._width] for part, f in fields.items()}
             self.put(before)
 
 
@@ -167,7 +165,7 @@ class Stepper(ABC):
         self.width = width
         self.dtype = dtype
         self._station = lru_cache(maxsize=CACHED_LAYOUTS)(self._make_station)
-        self._at = ""
+        self._at = 0, scheme.architecture.layer[0]
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
         """The state after these layers, and what ``backward`` needs beside it when ``store`` is set."""
@@ -220,11 +218,7 @@ class Stepper(ABC):
         return station
 
     def _arrive(self, state: State, fields: dict[str, Field], start: Tensor) -> None:
-        if state.fields:
-            state.move(fields)
-        else:
-            state.fields = fields
-            state.put(self._split(start))
+        state.move(fields, None if state.fields else self._split(start))
 
     def _split(self, whole: Tensor) -> Parts:
         """The parts of a state, as new tensors."""
@@ -239,14 +233,16 @@ class Stepper(ABC):
         return whole
 
     def _enter(self, number: int, move: Move) -> None:
-        self._at = f"layer {number}, half-step {move.half.source} -> {move.half.target}"
+        self._at = number, move.half
 
     @contextmanager
     def _named(self, direction: str) -> Iterator[None]:
         try:
             yield
         except TransportError as error:
-            raise TransportError(f"{direction}, {self._at}: {error}") from error
+            number, half = self._at
+            at = f"layer {number}, half-step {half.source} -> {half.target}"
+            raise TransportError(f"{direction}, {at}: {error}") from error
 
 
 class SplitStepper(Stepper):

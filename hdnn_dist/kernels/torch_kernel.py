@@ -22,34 +22,45 @@ class BlockProduct:
         self.layout = layout
         empty = torch.empty((), dtype=dtype, device=layout.device)
         self.z = empty.new_empty(layout.halo.rows, width)
-        self._read = empty.new_empty(layout.slots, width)
+        read = empty.new_empty(layout.slots, width)
         self._returned = empty.new_empty(layout.slots, returned)
-        self._x_hat = [_blocks(self._read[group.span], group, group.columns) for group in layout.groups]
+        self._parts = [_Part(group, read, self.z, self._returned) for group in layout.groups]
 
     def apply(self, K: Sequence[Tensor], x: Tensor) -> Tensor:
         """z = K x from field rows x (field rows, width); ``K``: per group (A, rows, columns).
 
         The result is a buffer, valid until the next call; so are the blocks that were read, for ``accumulate``.
         """
-        for group, K_g, x_hat in zip(self.layout.groups, K, self._x_hat, strict=True):
-            torch.index_select(x, 0, group.slots, out=self._read[group.span])
-            torch.bmm(K_g, x_hat, out=_blocks(self.z[group.place], group, group.rows))
+        for part, K_g in zip(self._parts, K, strict=True):
+            torch.index_select(x, 0, part.slots, out=part.read)
+            torch.bmm(K_g, part.x_hat, out=part.z)
         return self.z
 
     def adjoint(self, K: Sequence[Tensor], y: Tensor, f: Tensor) -> None:
         """f = K^T y: every field row is the sum of what its readers return, in a fixed order."""
+        for part, K_g in zip(self._parts, K, strict=True):
+            torch.bmm(K_g.mT, part.rows_of(y), out=part.returned)
         layout = self.layout
-        for group, K_g in zip(layout.groups, K, strict=True):
-            out = _blocks(self._returned[group.span], group, group.columns)
-            torch.bmm(K_g.mT, _blocks(y[group.place], group, group.rows), out=out)
         f.copy_(F.embedding_bag(layout.bag_order, self._returned, layout.bag_starts, mode="sum"))
 
     def accumulate(self, grad_K: Sequence[Tensor], y: Tensor, columns: slice, scale: float = 1.0) -> None:
         """grad_K += scale y x_hat^T with the blocks that ``apply`` read last, of these columns."""
-        for group, grad, x_hat in zip(self.layout.groups, grad_K, self._x_hat, strict=True):
-            grad.baddbmm_(_blocks(y[group.place], group, group.rows), x_hat[..., columns].mT, alpha=scale)
+        for part, grad in zip(self._parts, grad_K, strict=True):
+            grad.baddbmm_(part.rows_of(y), part.x_hat[..., columns].mT, alpha=scale)
 
 
-def _blocks(rows: Tensor, group: Group, height: int) -> Tensor:
-    """(A, height, width) view of rows that hold agent after agent."""
-    return rows.unflatten(0, (len(group.agents), height))
+class _Part:
+    """The views of the buffers that belong to one group, made once."""
+
+    def __init__(self, group: Group, read: Tensor, z: Tensor, returned: Tensor) -> None:
+        agents = len(group.agents)
+        self.slots = group.slots
+        self.read = read[group.span]
+        self.x_hat = self.read.view(agents, group.columns, -1)
+        self.z = z[group.place].view(agents, group.rows, -1)
+        self.returned = returned[group.span].view(agents, group.columns, -1)
+        self._place, self._shape = group.place, (agents, group.rows, -1)
+
+    def rows_of(self, y: Tensor) -> Tensor:
+        """(A, rows, width) view of this group's rows; y may be some of the columns of a wider buffer."""
+        return y[self._place].view(self._shape)

@@ -60,33 +60,31 @@ class Route:
         self.edges = edges
         self.rows = rows
         self.peers = peers
-        self._passes: Counter[int] = Counter()
-        self._wire: Counter[tuple[int, int]] = Counter()
+        self._exchanges: Counter[tuple[int, int, int]] = Counter()  # (row bytes, wire messages, wire bytes)
 
     def record(self, row_bytes: int, wire_messages: int, wire_bytes: int, times: int = 1) -> None:
         """Count ``times`` exchanges in which every row has ``row_bytes`` bytes."""
-        self._passes[row_bytes] += times
-        self._wire[wire_messages, wire_bytes] += times
+        self._exchanges[row_bytes, wire_messages, wire_bytes] += times
 
     @property
     def passes(self) -> int:
         """Exchanges so far in which a local agent sent anything."""
-        return self._passes.total() if len(self.edges) else 0
+        return self._exchanges.total() if len(self.edges) else 0
 
     def edge_bytes(self) -> np.ndarray:
         """Bytes sent so far along each of ``edges``."""
-        return self.rows * sum(row_bytes * times for row_bytes, times in self._passes.items())
+        return self.rows * sum(row_bytes * times for (row_bytes, _, _), times in self._exchanges.items())
 
     @property
     def messages(self) -> int:
         """Messages sent so far by the local agents."""
-        return len(self.edges) * self._passes.total()
+        return len(self.edges) * self._exchanges.total()
 
     @property
     def wire(self) -> tuple[int, int]:
         """Messages and bytes that have left this process so far."""
-        messages = sum(count * times for (count, _), times in self._wire.items())
-        return messages, sum(size * times for (_, size), times in self._wire.items())
+        messages = sum(count * times for (_, count, _), times in self._exchanges.items())
+        return messages, sum(size * times for (_, _, size), times in self._exchanges.items())
 
 
 class Ledger:
