@@ -38,10 +38,10 @@ class DenseView:
         self._entries, self._mirrors, self._biases = [], [], []
         for operator in self._operators:
             r, c = self._place(operator.rows)[rows], self._place(operator.columns)[columns]
-            self._entries.append(torch.as_tensor(r * self.n + c))
-            self._mirrors.append(torch.as_tensor(c * self.n + r) if operator.mirrored else None)
+            self._entries.append(torch.as_tensor(r * self.n + c, device=layout.device))
+            self._mirrors.append(torch.as_tensor(c * self.n + r, device=layout.device) if operator.mirrored else None)
             places = [self._place(half)[bias_rows] for half in operator.biases]
-            self._biases.append(torch.as_tensor(np.concatenate(places)))
+            self._biases.append(torch.as_tensor(np.concatenate(places), device=layout.device))
 
     def _place(self, half: int | None) -> np.ndarray:
         """Where each row of a part, agent after agent, stands in the dense order."""
@@ -78,8 +78,9 @@ class DenseView:
 
     def _diagonal(self) -> Tensor:
         owner = np.repeat(np.arange(len(self._sizes)), self._sizes)[self._order]
-        entries = self._entries[0].numpy()
-        return torch.as_tensor(owner[entries // self.n] == owner[entries % self.n])
+        entries = self._entries[0].cpu().numpy()
+        same = owner[entries // self.n] == owner[entries % self.n]
+        return torch.as_tensor(same, device=self._entries[0].device)
 
     def _refuse_broken_mirror(self, K: Tensor, layer: int) -> None:
         if all(mirrors is None for mirrors in self._mirrors):
