@@ -15,7 +15,7 @@ from hdnn_dist.halo import Halo, ranges
 from hdnn_dist.initial import COUPLING_STREAM, draw_weights
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
-from hdnn_dist.steppers import CouplingPlan
+from hdnn_dist.stations import CouplingPlan
 
 SKEW_TOLERANCE = 1e-12
 LARGEST_CONDITION = 1e12

@@ -24,7 +24,8 @@ from hdnn_dist.initial import draw_layers
 from hdnn_dist.layers import Layers, check_graphs, same_layouts
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
-from hdnn_dist.steppers import EulerStepper, Scheme, SplitStepper, Stepper, Weights
+from hdnn_dist.stations import Scheme, Weights
+from hdnn_dist.steppers import EulerStepper, SplitStepper, Stepper
 from hdnn_dist.tree import Tree
 
 CACHED_WIDTHS = 4

@@ -1,0 +1,144 @@
+"""What a stepper works with: the scheme, the operands of each layer, and where the state stands for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdnn_dist.activations import Activation
+from hdnn_dist.architectures import Architecture, HalfStep
+from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
+from hdnn_dist.forms import Blocks, Form
+from hdnn_dist.halo import Field
+from hdnn_dist.layers import Layers, LayerViews
+
+Parts = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class CouplingPlan:
+    """What kind of coupling a network has: ``kind`` "identity", "canonical", "block" or "skew".
+
+    ``layout``: of its blocks, if it has any.
+    """
+
+    kind: str = "identity"
+    layout: BlockLayout | None = None
+    damping: float = 0.0
+    trained: bool = False
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What a stepper integrates: the architecture on one rank, its layers, its activation and its step size h.
+
+    ``rows``: the rows of every part in a state; ``features``: (local agents,).
+    """
+
+    architecture: Architecture
+    layers: Layers
+    activation: Activation
+    step: float
+    features: np.ndarray
+    rows: dict[str, Tensor]
+    coupling: CouplingPlan
+    store_every: int = 1
+
+
+class Weights(NamedTuple):
+    """``blocks``: all K and b, as ``Layers`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none."""
+
+    blocks: Tensor
+    coupling: Tensor
+
+
+class Operands:
+    """What the half-steps of a layer work with, as views of the weights or of their gradients."""
+
+    def __init__(self, scheme: Scheme, weights: Weights) -> None:
+        self._views = LayerViews(scheme.layers, weights.blocks)
+        self._coupling_layout = scheme.coupling.layout
+        self._coupling = weights.coupling
+
+    def of(self, layer: int, half: HalfStep) -> Blocks:
+        """K and b of a half-step."""
+        K, biases = self._views.of(layer, half.operator)
+        return Blocks(K, biases[half.bias])
+
+    def coupling(self, layer: int) -> tuple[Tensor, ...]:
+        """The blocks of the coupling, which is one for all layers or one for each."""
+        if self._coupling_layout is None:
+            return ()
+        given = self._coupling[layer if len(self._coupling) > 1 else 0]
+        return tuple(group.matrices(given) for group in self._coupling_layout.groups)
+
+
+class Move(NamedTuple):
+    """A half-step with what carries it out at one width."""
+
+    half: HalfStep
+    form: Form
+    coupling: Coupling
+    scale: float
+
+
+class Station:
+    """The half-steps of one layout at one width, and the fields of the state for them."""
+
+    def __init__(self, scheme: Scheme, layout: BlockLayout, width: int, dtype: torch.dtype) -> None:
+        self._scheme, self._layout, self._width, self._dtype = scheme, layout, width, dtype
+        self.moves = [self._move(half) for half in scheme.architecture.layer]
+
+    @cached_property
+    def narrow(self) -> dict[str, Field]:
+        """A field for every part."""
+        return {part: self._layout.halo.field(self._width, self._dtype) for part in self._scheme.rows}
+
+    @cached_property
+    def wide(self) -> dict[str, Field]:
+        """The same, wide enough for the reverse of the half-step that reads the part."""
+        width = {move.half.source: move.form.source_width for move in self.moves}
+        return {part: self._layout.halo.field(width.get(part, self._width), self._dtype) for part in self._scheme.rows}
+
+    def _move(self, half: HalfStep) -> Move:
+        form = half.form(self._layout, self._scheme.activation, self._width, self._dtype)
+        return Move(half, form, self._coupling(half), 1.0 if half.replaces else half.factor * self._scheme.step)
+
+    def _coupling(self, half: HalfStep) -> Coupling:
+        plan = self._scheme.coupling
+        like = torch.empty((), dtype=self._dtype, device=self._layout.device)
+        if half.coupled is None or plan.kind == "identity":
+            return Identity()
+        if plan.kind == "canonical":
+            return Canonical(self._scheme.features, like, plan.damping)
+        assert plan.layout is not None
+        if plan.kind == "skew":
+            return SkewCoupling(plan.layout, self._width, self._dtype, plan.damping)
+        return BlockCoupling(plan.layout, self._width, self._dtype, half.coupled == "CT", plan.damping)
+
+
+class State:
+    """A state in the fields of the station that works on it; ``parts``: its rows there, (rows, width) each."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self.fields: dict[str, Field] = {}
+        self.parts: Parts = {}
+
+    def put(self, parts: Parts) -> None:
+        """Copy rows into the fields where the state is."""
+        for part, rows in parts.items():
+            self.parts[part].copy_(rows)
+
+    def move(self, fields: dict[str, Field], start: Parts | None) -> None:
+        """Go to other fields, from ``start`` if that is given; costs nothing if the state is there already."""
+        if fields is not self.fields:
+            before = start or self.parts
+            self.fields, self.parts = fields, {part: f.local[:, : self._width] for part, f in fields.items()}
+            self.put(before)
