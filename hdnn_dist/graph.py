@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
@@ -26,6 +27,9 @@ from hdnn_dist.pairs import (
     slice_of,
 )
 from hdnn_dist.patterns import Pattern
+
+if TYPE_CHECKING:
+    from hdnn_dist.conditions import Conditions
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -222,6 +226,21 @@ class CommunicationGraph:
         pattern = blocks if isinstance(blocks, Pattern) else Pattern.from_matrix(blocks)
         pattern.check_inside(self)
         return pattern
+
+    def check(
+        self,
+        T: Pattern | ArrayLike | None = None,
+        R: Pattern | ArrayLike | None = None,
+        layers: int = 1,
+        architecture: str = "H2",
+    ) -> Conditions:
+        """Whether neighbours alone can run a network with K in blkSparse(T) and J or X in blkSparse(R), and its reach.
+
+        See ``hdnn_dist.conditions.check`` for the arguments, their defaults and the errors.
+        """
+        from hdnn_dist.conditions import check  # it stands above the graph: it runs a layer
+
+        return check(self, T, R, layers, architecture=architecture)
 
     @cached_property
     def _pattern(self) -> Pattern:

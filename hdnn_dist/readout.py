@@ -50,7 +50,7 @@ class Readout(nn.Module):
         self.classes = classes
         self.criterion = loss_function(loss, classes)
         self.outputs = self.criterion.outputs(classes)
-        self.at = _check_readers(at, agents.graph.agents)
+        self.at = check_readers(at, agents.graph.agents)
         self.root = int(self.at[0]) if root is None else root
         self.tree = Tree(agents, self.root, self.at)
         self.everyone = self.tree if at is None else Tree(agents, self.root)
@@ -196,7 +196,7 @@ class _Loss(torch.autograd.Function):
         return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
 
 
-def _check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
+def check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
     """The agents that are read, as given; ``ValueError`` unless they are agents, each once."""
     readers = np.arange(agents) if at is None else np.asarray(at)
     if readers.ndim != 1 or not readers.size or not np.issubdtype(readers.dtype, np.integer):

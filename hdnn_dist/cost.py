@@ -1,0 +1,66 @@
+"""What a layer costs in messages, read off the ledger of a layer that is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.network import HDNN
+from hdnn_dist.placement import Agents, place
+from hdnn_dist.transport import Traffic, connect
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One pass through one layer: exchanges one after the other, messages and bytes of all agents together."""
+
+    rounds: int
+    messages: int
+    bytes: int
+    busiest_edge_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rounds} rounds, {self.messages:,} messages, {self.bytes:,} bytes, "
+            f"{self.busiest_edge_bytes:,} on the busiest edge"
+        )
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """The passes of one layer for one minibatch."""
+
+    forward: Spent
+    backward: Spent
+
+
+def layer_cost(graph: CommunicationGraph, features: int | list[int] = 2, batch: int = 125, **network: Any) -> LayerCost:
+    """The cost of one layer for ``batch`` samples; ``network``: arguments of ``HDNN``, whose default is float32.
+
+    Runs a layer with all agents in this process, forward and backward. ``ValueError`` where ``HDNN`` raises it.
+    """
+    agents = place(graph, connect("local"))
+    net = HDNN(agents, features, layers=1, **network)
+    started = _Counts.of(agents)
+    y = net(net.weights.new_zeros(batch, net.local_features))
+    between = _Counts.of(agents)
+    y.sum().backward()
+    return LayerCost(between - started, _Counts.of(agents) - between)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What the ledger has seen so far."""
+
+    rounds: int
+    traffic: Traffic
+
+    @staticmethod
+    def of(agents: Agents) -> _Counts:
+        return _Counts(agents.ledger.rounds, agents.ledger.traffic())
+
+    def __sub__(self, other: _Counts) -> Spent:
+        spent = self.traffic - other.traffic
+        busiest = int(spent.edge_bytes.max(initial=0))
+        return Spent(self.rounds - other.rounds, spent.messages, spent.bytes, busiest)

@@ -1,0 +1,132 @@
+"""``hdnn-dist check``: what a config's graph, patterns and depth decide, without its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hdnn_dist.architectures import architecture as named
+from hdnn_dist.conditions import Conditions, check
+from hdnn_dist.cost import LayerCost, layer_cost
+from hdnn_dist.data import describe
+from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.network import features_per_agent
+from hdnn_dist.patterns import Pattern
+from hdnn_dist.readout import check_readers
+from hdnn_dist.training.build import DTYPES, columns_of, readers
+from hdnn_dist.training.config import Config, NetworkConfig
+
+NAMED_AGENTS = 5
+COUPLED_ON_THE_GRAPH = ("J2", "trained")
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """The conditions of a config, and the agents whose input the readout cannot see.
+
+    ``inputs``: the agents that columns of the data enter; ``readers``: those that are read; ``unreached``: the inputs
+    that reach none of these.
+    """
+
+    config: Config
+    graph: CommunicationGraph
+    conditions: Conditions
+    inputs: np.ndarray
+    readers: np.ndarray
+    unreached: np.ndarray
+
+    @property
+    def failure(self) -> str | None:
+        """Why this config cannot be trained to use all of its inputs by neighbours alone; None if it can."""
+        if self.conditions.refusal is not None:
+            return self.conditions.refusal
+        if not len(self.unreached):
+            return None
+        return (
+            f"the readout cannot see the input of {len(self.unreached)} of {len(self.inputs)} agents: "
+            f"{_some(self.unreached)}; raise network.layers (now {self.config.network.layers}), read more agents with "
+            "readout.at, or add edges"
+        )
+
+    def rows(self) -> dict[str, str]:
+        """The report: what was looked at, and what was found."""
+        found, graph, chosen = self.conditions, self.graph, self.config.network
+        rows = {
+            "graph": f"{graph.name}, {graph.agents} agents, {len(graph.edges)} edges, diameter {graph.diameter}",
+            "network": f"{chosen.architecture}, {chosen.layers} layers",
+            "neighbours alone": "yes: K and the coupling lie inside the graph" if found.distributed else "no",
+            "single exchange": _single_exchange(found),
+            "reach": _reach(found, len(self.inputs), graph.agents),
+            "readout": f"at {len(self.readers)} agents; sees {len(self.inputs) - len(self.unreached)} of "
+            f"{len(self.inputs)} agents with an input",
+        }
+        if found.cost is not None:
+            rows |= {"forward, a layer": str(found.cost.forward), "backward, a layer": str(found.cost.backward)}
+        return rows
+
+
+def check_config(config: Config, graph: CommunicationGraph) -> Checked:
+    """Check a config; ``ValueError`` for what cannot be built, but not for a pattern that leaves the graph."""
+    chosen = config.network
+    known = named(chosen.architecture, chosen.scheme)
+    features = features_per_agent(chosen.features, graph.agents)
+    known.check_features(features)
+    T = None if chosen.pattern is None else Pattern.from_pairs(graph.agents, chosen.pattern)
+    about = describe(config.data.name, root=config.data.root)
+    filled = columns_of(config.data, about, features).index(range(graph.agents)) >= 0
+    owner = np.repeat(np.arange(graph.agents), features)
+    enters = np.stack([np.bincount(owner[rows], filled[rows], graph.agents) > 0 for rows in known.part_rows(features)])
+    on_graph = chosen.coupling in COUPLED_ON_THE_GRAPH or (chosen.coupling is None and known.name == "H1-J2")
+    found = check(
+        graph,
+        T,
+        graph.pattern() if on_graph else None,
+        chosen.layers,
+        architecture=chosen.architecture,
+        scheme=chosen.scheme,
+        enters=enters,
+        cost=_cost(config, graph, T),
+    )
+    read = check_readers(readers(config, graph), graph.agents)
+    inputs = np.flatnonzero(enters.any(axis=0))
+    return Checked(config, graph, found, inputs, read, found.unreached(read, inputs))
+
+
+def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None) -> LayerCost | None:
+    if T is not None:
+        try:
+            T.check_inside(graph)
+        except ValueError:
+            return None
+    chosen: NetworkConfig = config.network
+    return layer_cost(
+        graph,
+        chosen.features,
+        config.batch_size,
+        architecture=chosen.architecture,
+        scheme=chosen.scheme,
+        activation=chosen.activation,
+        pattern=T,
+        coupling=chosen.coupling,
+        damping=chosen.damping,
+        dtype=DTYPES[config.dtype],
+    )
+
+
+def _single_exchange(found: Conditions) -> str:
+    if found.single_exchange:
+        return "would do"
+    listed = ", ".join(map(str, found.breaking)) + (", ..." if found.breaking_count > len(found.breaking) else "")
+    return f"would not do: it needs {found.breaking_count} pairs of agents that are not neighbours: {listed}"
+
+
+def _reach(found: Conditions, inputs: int, agents: int) -> str:
+    after = f"after {found.settled} of {found.layers} layers"
+    if found.pairs[-1] == inputs * agents:
+        return f"every input can change every agent {after}"
+    return f"{found.pairs[-1]:,} of {inputs * agents:,} pairs (input, agent) {after}"
+
+
+def _some(agents: np.ndarray) -> str:
+    return ", ".join(map(str, agents[:NAMED_AGENTS].tolist())) + (", ..." if len(agents) > NAMED_AGENTS else "")
