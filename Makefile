@@ -20,7 +20,7 @@ help:
 	@sed -n 's/^# //p' Makefile | head -5
 
 demo: $(VENV)/.installed
-	$(BIN)/hdnn-dist train --run-dir runs/demo
+	$(BIN)/hdnn-dist train --run-dir runs/demo --overwrite
 	@echo "The decision regions it learned: runs/demo/decision.png"
 
 test: $(VENV)/.installed-dev

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from problems import Problem, check_against_oracle, check_readout, local_rows, relative_error
+from problems import TOLERANCE, Problem, check_against_oracle, check_readout, local_rows, relative_error
 from torch import Tensor
 
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, connect, place
+from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.lanczos import extremes
+from hdnn_dist.analysis.sensitivity import exact, forward_exact
 from hdnn_dist.halo import Halo
 from hdnn_dist.patterns import Pattern
+from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
+from hdnn_dist.training.checkpoint import load_weights, save_weights
 from hdnn_dist.transport import OffGraphError, World
 from hdnn_dist.transport.local import LocalWorld
 from hdnn_dist.tree import Tree
@@ -173,6 +179,18 @@ def same_training(world: World) -> None:
     assert relative_error(*losses) < 1e-9
 
 
+def projection(world: World) -> None:
+    """The projection scales the same rows by the same numbers on any ranks, behind any coupling."""
+    graph = CommunicationGraph.grid(3, 3)
+    for name in ("H2", "H1-J2", "MS2"):
+        nets = [HDNN(place(graph, each), 4, 3, architecture=name, dtype=torch.float64) for each in (world, ALONE)]
+        for net in nets:
+            SpectralProjection(net, bound=1.5)()
+        given, expected = (net.dense().K for net in nets)
+        assert relative_error(given, expected) < 1e-12
+        assert relative_error(expected, HDNN(nets[1].agents, 4, 3, architecture=name).dense().K.double()) > 1e-3
+
+
 def train(agents: Agents) -> Tensor:
     net = HDNN(agents, 2, 6, 0.2, dtype=torch.float64)
     head = Readout(agents, net)
@@ -238,9 +256,61 @@ def failures_are_shared(world: World) -> None:
         head.loss(torch.zeros(3, net.local_features), labels)
 
 
+def sensitivity_checks(world: World) -> None:
+    """BSMs, their estimated norms and their bounds are those of one process, whatever the placement."""
+    graph, features = CommunicationGraph.grid(3, 3), (2,) * 9
+    x = torch.as_tensor(np.random.default_rng(4).standard_normal((1, 18)))
+    for architecture in ("H2", "H1-J2"):
+        found = []
+        for each, owner in ((ALONE, "auto"), (world, spread(world, 9, 5))):
+            agents = place(graph, each, owner)
+            net = HDNN(agents, 2, 6, 0.2, architecture, seed=3, initial="normal", dtype=torch.float64)
+            mine = x[:, local_rows(agents, features)]
+            whole = torch.stack([M for _, M in exact(net, mine, [3, 6])])
+            forward = torch.stack([M for _, M in forward_exact(net, mine, [6])])
+            estimated = torch.tensor(extremes(net, mine, 6)[:2], dtype=torch.float64)
+            limits = torch.tensor([bounds(net).log_upper(6), bounds(net).log_continuous(6)])
+            found.append((whole, forward, estimated, limits))
+            values = torch.linalg.svdvals(whole)
+            assert relative_error(forward[0], whole[1]) < TOLERANCE
+            assert torch.allclose(estimated, values[1, [0, -1]], rtol=1e-3)
+        for given in found[1:]:
+            assert all(relative_error(part, alone) < 1e-9 for part, alone in zip(given, found[0], strict=True))
+
+
+def checkpoint_checks(world: World) -> None:
+    """Every rank writes its agents; another placement, and one process, read them: bit for bit."""
+    graph = CommunicationGraph.watts_strogatz(9, 4, 0.3, seed=1)
+    agents = place(graph, world, spread(world, 9, 2))
+    with tempfile.TemporaryDirectory() as own:
+        folder = shared_folder(agents, Path(own))
+        with agreed(Tree(agents)):
+            save_weights(*parts(agents, seed=1), folder)
+        for reader in (place(graph, world), place(graph, ALONE)):
+            net, head = parts(reader, seed=2)
+            load_weights(net, head, folder)
+            expected, expected_head = parts(reader, seed=1)
+            assert torch.equal(net.weights, expected.weights)
+            assert torch.equal(head.weights, expected_head.weights)
+        Tree(agents).sum(torch.zeros(1))  # the root's folder stays until all have read
+
+
+def parts(agents: Agents, seed: int) -> tuple[HDNN, Readout]:
+    net = HDNN(agents, UNEVEN, 3, seed=seed)
+    return net, Readout(agents, net, classes=3, at=(0, 4, 5))
+
+
+def shared_folder(agents: Agents, own: Path) -> Path:
+    """The folder of the root's rank, on every rank."""
+    tree, text = Tree(agents), torch.zeros(200, dtype=torch.float64)
+    if tree.is_root:
+        text[: len(str(own))] = torch.tensor([float(ord(letter)) for letter in str(own)])
+    return Path("".join(chr(int(code)) for code in tree.sum(text) if code))
+
+
 CHECKS = (
-    oracle_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training, traffic, off_graph,
-    failures_are_shared,
+    oracle_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training, projection, traffic,
+    off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks,
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 class TestTrain:
     def test_a_run_folder_holds_what_was_promised(self, run: Run) -> None:
-        assert names(run.folder) == {"config.toml", "metrics.jsonl", "summary.json", *PICTURES}
+        assert names(run.folder) == {"config.toml", "metrics.jsonl", "summary.json", "checkpoints", *PICTURES}
+        assert names(run.folder / "checkpoints") == {"rank-0.safetensors"}
         assert run.summary.keys() >= REQUIRED
 
     def test_the_config_of_the_folder_repeats_the_run(self, run: Run) -> None:
@@ -129,11 +131,13 @@ class TestTrain:
 
     def test_overwrite_replaces_it_with_the_run_that_was_asked_for(self, run: Run, tmp_path: Path) -> None:
         """A run of no epoch has no curves: the picture of the earlier run must not stay."""
-        for name in names(run.folder):
-            (tmp_path / name).write_bytes((run.folder / name).read_bytes())
+        shutil.copytree(run.folder, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "checkpoints" / "rank-1.safetensors").touch()  # an earlier run may have had more ranks
+        (tmp_path / "analysis.json").touch()
         result = hdnn_dist("train", *settings("epochs=0"), "--run-dir", str(tmp_path), "--overwrite")
         assert result.exit_code == 0
         assert names(tmp_path) == names(run.folder) - {"curves.png"}
+        assert names(tmp_path / "checkpoints") == {"rank-0.safetensors"}
         assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 0
 
     def test_images_read_at_one_agent(self, tmp_path: Path) -> None:
@@ -143,7 +147,8 @@ class TestTrain:
         config.write_text('graph = "grid:8x8"\ndtype = "float64"\ndata.name = "digits"\nreadout.at = [0]\n')
         result = hdnn_dist("train", str(config), *settings("epochs=1"), "--run-dir", str(tmp_path / "run"))
         assert (result.exit_code, result.stderr) == (0, "")
-        assert names(tmp_path / "run") == {"config.toml", "metrics.jsonl", "summary.json", *PICTURES} - {"decision.png"}
+        expected = {"config.toml", "metrics.jsonl", "summary.json", "checkpoints", *PICTURES} - {"decision.png"}
+        assert names(tmp_path / "run") == expected
 
 
 class NineRanks(LocalWorld):

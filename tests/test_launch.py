@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch import BIN, mpiexec, run
+from jobs import BIN, mpiexec, run
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["dtype=float64", "epochs=2", "network.layers=4", "data.samples=400"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import battery
 import pytest
-from launch import LAUNCHERS, run
+from jobs import LAUNCHERS, run
 
 RANKS = (2, 3, 4, 8)
 TRANSPORT = {"torchrun": "c10d (gloo)", "mpiexec": "mpi"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from launch import run
+from jobs import run
 
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.transport import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES, OffGraphError

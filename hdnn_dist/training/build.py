@@ -14,6 +14,7 @@ from hdnn_dist.network import HDNN
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents, place
 from hdnn_dist.readout import Readout
+from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.config import Config, DataConfig
 from hdnn_dist.transport import World
@@ -38,7 +39,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything one rank trains with."""
+    """Everything one rank trains with. ``project``: keeps ``penalties.bound``, where the config has one."""
 
     config: Config
     about: Description
@@ -48,6 +49,7 @@ class Job:
     columns: Columns
     train: Samples
     test: Samples
+    project: SpectralProjection | None = None
 
     @property
     def is_root(self) -> bool:
@@ -65,12 +67,13 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     about = describe(config.data.name, root=config.data.root)
     agents = place(graph, world, config.placement)
     net = _network(config, agents)
+    project = _projection(config, net)
     head = Readout(
         agents,
         net,
         classes=about.classes,
         loss=config.readout.loss,
-        at=_readers(config, graph),
+        at=readers(config, graph),
         root=config.readout.root,
     )
     if not head.criterion.integer:
@@ -78,10 +81,10 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
             f"readout.loss {config.readout.loss!r} needs targets that are numbers, but the data set {about.name} has "
             f"{about.classes} classes: use 'cross_entropy'"
         )
-    columns = _columns(config.data, about, net.features)
+    columns = columns_of(config.data, about, net.features)
     with agreed(head.everyone):
         train, test = _samples(config, net, columns.index(agents.local), labels=head.everyone.is_root)
-    return Job(config, about, agents, net, head, columns, train, test)
+    return Job(config, about, agents, net, head, columns, train, test, project)
 
 
 def _network(config: Config, agents: Agents) -> HDNN:
@@ -105,13 +108,24 @@ def _network(config: Config, agents: Agents) -> HDNN:
     )
 
 
-def _readers(config: Config, graph: CommunicationGraph) -> list[int] | None:
+def _projection(config: Config, net: HDNN) -> SpectralProjection | None:
+    """The projection that the config asks for, applied to the first weights already."""
+    if config.penalties.bound is None:
+        return None
+    project = SpectralProjection(net, config.penalties.bound)
+    project()
+    return project
+
+
+def readers(config: Config, graph: CommunicationGraph) -> list[int] | None:
+    """The agents of ``readout.at``; None for all."""
     if config.readout.at == "all":
         return None
     return [graph.centre] if config.readout.at == "centre" else list(config.readout.at)
 
 
-def _columns(chosen: DataConfig, about: Description, features: np.ndarray) -> Columns:
+def columns_of(chosen: DataConfig, about: Description, features: np.ndarray) -> Columns:
+    """Which columns of the data set enter at which agent."""
     if chosen.columns is not None and chosen.patch is not None:
         raise ValueError("data.columns and data.patch are both given: each says where columns enter; keep one")
     if chosen.columns is not None:

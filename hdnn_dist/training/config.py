@@ -93,21 +93,31 @@ class OptimizerConfig(Section):
 
 
 class PenaltyConfig(Section):
-    """Factors of the penalties that are added to the loss."""
+    """Factors of the penalties that are added to the loss.
+
+    ``smoothness_scale``: whether smoothness is multiplied or divided by the step; ``bound``: on the sensitivity of the
+    whole network, kept by a projection after each step.
+    """
 
     smoothness: NotNegative = 5e-4
+    smoothness_scale: Literal["multiply", "divide"] = "multiply"
     weights: NotNegative = 0.0
     readout: NotNegative = 1e-4
+    bound: Annotated[float, Field(gt=1)] | None = None
 
 
 class Config(Section):
-    """A whole run. Without a file: 8 agents on a ring, H2, double circles."""
+    """A whole run. Without a file: 8 agents on a ring, H2, double circles.
+
+    ``record_gradients``: write the norm of the gradient of every layer, once an epoch, to metrics.jsonl.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     dtype: Literal["float32", "float64"] = "float32"
     epochs: Annotated[int, Field(ge=0)] = 50
     batch_size: Count = 125
     threads: Count = 1
+    record_gradients: bool = False
     timeout: Positive = 300.0
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
     placement: Annotated[

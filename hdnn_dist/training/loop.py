@@ -10,12 +10,21 @@ from dataclasses import dataclass
 import torch
 
 from hdnn_dist.data import batches
+from hdnn_dist.network import HDNN
 from hdnn_dist.regularization import smoothness, weight_penalty
 from hdnn_dist.training.build import Job, Samples
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
 from hdnn_dist.transport import Traffic
 
 EVALUATION_BATCH = 500
+
+
+def layer_squares(net: HDNN, gradient: torch.Tensor) -> torch.Tensor:
+    """(layers,) sums of squares of this rank's share of a gradient, float64."""
+    squares = gradient.double().square()
+    if net.plan.alike:
+        return squares.sum((1, 2))
+    return torch.stack([net.plan.weights(squares, layer).sum() for layer in range(net.layers)])
 
 
 class DivergenceError(ArithmeticError):
@@ -32,7 +41,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches."""
+    """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches.
+
+    ``gradient_norms``: of every layer, over all its weights, in the last step of the epoch and before it is clipped;
+    ``None`` unless the config asks for them.
+    """
 
     epoch: int
     loss: float
@@ -42,6 +55,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     drift: float | None
+    gradient_norms: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Trainer:
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
         self._seconds = 0.0
+        self._recording = False
 
     def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
         """Train for the epochs of the config. Raises ``DivergenceError`` on every rank when the loss is not finite."""
@@ -95,11 +110,13 @@ class Trainer:
         total = torch.zeros(2, dtype=torch.float64, device=self.job.net.weights.device)
         order = batches(len(self.job.train), config.batch_size, config.seed, epoch)
         for step, index in enumerate(order):
+            self._recording = config.record_gradients and step == self.steps_per_epoch - 1
             total += self._step(torch.as_tensor(index, device=total.device))
             on_step(epoch, step)
         loss_sum, correct = total.tolist()
         self._seconds += time.perf_counter() - began
         self._traffic = self.job.agents.ledger.traffic()
+        gradient_norms = self._gradient_norms() if config.record_gradients else None
         score = self.evaluate(self.job.test)
         if not math.isfinite(loss_sum + score.loss):  # the last step of an epoch shows in the test loss only
             raise DivergenceError(
@@ -116,7 +133,12 @@ class Trainer:
             learning_rate=float(self.schedule.get_last_lr()[0]),
             seconds=self._seconds,
             drift=self.job.net.drift,
+            gradient_norms=gradient_norms,
         )
+
+    def _gradient_norms(self) -> list[float]:
+        """(layers,) of the step that was recorded; each rank's share of the squares is summed along the tree."""
+        return self.job.head.everyone.sum(self._squares).sqrt().tolist()
 
     def _step(self, index: torch.Tensor) -> torch.Tensor:
         """One step of the optimiser; (loss summed over the batch, number of samples that were right)."""
@@ -125,15 +147,19 @@ class Trainer:
         loss = job.head.loss(job.net(x), labels)
         objective = loss
         if penalties.smoothness:
-            objective = objective + smoothness(job.net, penalties.smoothness)
+            objective = objective + smoothness(job.net, penalties.smoothness, penalties.smoothness_scale)
         if penalties.weights:
             objective = objective + weight_penalty(job.net, penalties.weights)
         if penalties.readout:
             objective = objective + weight_penalty(job.head, penalties.readout)
         self.optimizer.zero_grad()
         objective.backward()
+        if self._recording and job.net.weights.grad is not None:
+            self._squares = layer_squares(job.net, job.net.weights.grad)
         if clip is not None:
             clip_gradients(self.parameters, clip, job.head.everyone)
         self.optimizer.step()
+        if job.project is not None:
+            job.project()
         self.schedule.step()
         return torch.stack([loss.detach().double() * len(index), job.head.correct.double()])

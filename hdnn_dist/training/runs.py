@@ -1,4 +1,7 @@
-"""The run folder: config.toml, metrics.jsonl, summary.json and the pictures. Written by the root's rank only."""
+"""The run folder: config.toml, metrics.jsonl, summary.json and the pictures. Written by the root's rank only.
+
+The weights, in checkpoints/, are written by every rank for its own agents.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hdnn_dist.training.checkpoint import CHECKPOINTS, remove_weights
 from hdnn_dist.training.config import Config, dump_config
 from hdnn_dist.training.loop import Epoch
 from hdnn_dist.training.pictures import PICTURES
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+ANALYSES = ANALYSIS, NORMS, VALUES, GRADIENTS = (
+    "analysis.json",
+    "bsm_norm.png",
+    "singular_values.png",
+    "gradient_norms.png",
+)
 
 
 class RunFolder:
@@ -24,8 +34,9 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise ValueError(f"run folder {path} is a file: choose another --run-dir")
         path.mkdir(parents=True, exist_ok=True)
-        for name in (SUMMARY, *PICTURES):  # of an earlier run
+        for name in (SUMMARY, *PICTURES, *ANALYSES):  # of an earlier run
             (path / name).unlink(missing_ok=True)
+        remove_weights(path / CHECKPOINTS)
         self.path = path
         self._lines = ""
         write_whole(path / CONFIG, dump_config(config))

@@ -1,0 +1,1 @@
+"""The theory as tools: sensitivity matrices, their bounds, symplecticity, and the counterexample."""

@@ -1,0 +1,72 @@
+"""What is known of the BSMs of a network at one input, as a table over j."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hdnn_dist.analysis.bounds import Bounds, bounds
+from hdnn_dist.analysis.lanczos import extremes
+from hdnn_dist.analysis.sensitivity import exact, forward_exact
+from hdnn_dist.analysis.symplectic import form, has_reciprocal_values, residual
+from hdnn_dist.network import HDNN
+
+MOST_EXACT_FEATURES = 256
+
+
+def sensitivity_table(net: HDNN, x: Tensor, distances: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for every j of ``distances``, ascending, of M_j = d y_N / d y_{N-j} at x (1, local features).
+
+    ``norm``, ``smallest_singular_value``, ``lower_bound``, ``log10_upper_bound``, ``log10_continuous_bound``,
+    ``symplectic_residual``, ``singular_values``. The last two need the whole matrix: ``None`` for more than 256
+    features, where norms come from Lanczos. Every rank has to call it, and gets the same.
+    """
+    limits = bounds(net)
+    small = int(net.features.sum()) <= MOST_EXACT_FEATURES
+    rows = _exact_rows(net, x, distances) if small else _estimated_rows(net, x, distances)
+    return [{**row, **_limits(limits, row["j"])} for row in rows]
+
+
+def depth_sweep(net: HDNN, x: Tensor, depths: Sequence[int]) -> list[float]:
+    """||d y_N / d y_0|| of the first N layers, for every N of ``depths``, ascending."""
+    return [float(torch.linalg.matrix_norm(M, 2)) for _, M in forward_exact(net, x, depths)]
+
+
+def _exact_rows(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[dict[str, Any]]:
+    J = form(net)
+    for j, M in exact(net, x, distances):
+        values = torch.linalg.svdvals(M).tolist()
+        yield {
+            "j": j,
+            "norm": values[0],
+            # rounding of large entries hides small values
+            "smallest_singular_value": 1 / values[0] if has_reciprocal_values(net) else values[-1],
+            "symplectic_residual": None if J is None else residual(M, J),
+            "singular_values": values,
+        }
+
+
+def _estimated_rows(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[dict[str, Any]]:
+    paired = has_reciprocal_values(net)
+    for j in sorted(set(distances)):
+        found = extremes(net, x, j, smallest=not paired)
+        yield {
+            "j": j,
+            "norm": found.norm,
+            "smallest_singular_value": 1 / found.norm if paired else found.smallest,
+            "symplectic_residual": None,
+            "singular_values": None,
+        }
+
+
+def _limits(limits: Bounds, j: int) -> dict[str, float | None]:
+    continuous = limits.log_continuous(j)
+    return {
+        "lower_bound": limits.lower,
+        "log10_upper_bound": limits.log_upper(j) / math.log(10),
+        "log10_continuous_bound": None if continuous is None else continuous / math.log(10),
+    }

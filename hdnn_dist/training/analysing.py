@@ -1,0 +1,139 @@
+"""``hdnn-dist analyze``: a run, the counterexample or the depth sweep, as a table in a file and as pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hdnn_dist.analysis.counterexample import solve
+from hdnn_dist.analysis.sensitivity import spread
+from hdnn_dist.analysis.table import depth_sweep, sensitivity_table
+from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.network import HDNN
+from hdnn_dist.placement import place
+from hdnn_dist.plots.sensitivity import (
+    draw_counterexample,
+    draw_depth,
+    draw_gradient_norms,
+    draw_norms,
+    draw_singular_values,
+)
+from hdnn_dist.training.agreement import agreed
+from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.checkpoint import CHECKPOINTS, load_weights
+from hdnn_dist.training.config import load_config
+from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, METRICS, NORMS, VALUES, write_whole
+from hdnn_dist.transport import World
+
+SWEPT = ("H2", "H1-J1", "MLP")
+DEPTHS = tuple(2**power for power in range(2, 13))
+SWEEP_STEP = 0.1
+SWEEP_SEED = 0
+
+
+def analyse_run(path: Path, world: World) -> list[Path]:
+    """Write analysis.json and the pictures into a finished run's folder; every rank calls it, the root's writes.
+
+    Everything is computed in float64 at the first sample of the test set. Raises ``ValueError`` for a folder that is
+    no finished run.
+    """
+    job = _trained(path, world)
+    net = job.net
+    table = sensitivity_table(net, job.test.inputs[:1], spread(net.layers))
+    written: list[Path] = []
+    with agreed(job.head.everyone):
+        if job.is_root:
+            written = _write_run(path, job, table)
+    return written
+
+
+def analyse_counterexample(path: Path) -> list[Path]:
+    """The slowly varying system whose BSM diverges: its numbers and its picture."""
+    eps = 0.1
+    found = solve(eps)
+    _make(path)
+    every = max(len(found.t) // 200, 1)
+    numbers = {"eps": eps, "t": found.t[::every], "y": found.y[::every], "bsm": found.bsm[::every]}
+    return [
+        _write_json(path / "counterexample.json", {name: np.asarray(part).tolist() for name, part in numbers.items()}),
+        draw_counterexample(found.t, found.y, found.bsm, path / "counterexample.png", eps=eps),
+    ]
+
+
+def analyse_depth(path: Path, world: World) -> list[Path]:
+    """Norms of d y_N / d y_0 for 4 to 4096 layers with random weights on a ring of 8 agents: H2, H1-J1 and the MLP."""
+    agents = place(CommunicationGraph.ring(8), world)
+    norms = {}
+    for architecture in SWEPT:
+        net = HDNN(agents, 2, DEPTHS[-1], SWEEP_STEP, architecture, SWEEP_SEED, dtype=torch.float64)
+        norms[architecture] = depth_sweep(net, _sample(net), DEPTHS)
+    if world.rank:
+        return []
+    _make(path)
+    content = {"graph": agents.graph.name, "step": SWEEP_STEP, "seed": SWEEP_SEED, "layers": DEPTHS, "norms": norms}
+    return [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png")]
+
+
+def _trained(path: Path, world: World) -> Job:
+    if not (path / CONFIG).is_file():
+        raise ValueError(
+            f"{path} is no run folder, it has no {CONFIG}: give the folder of a run, or 'counterexample' or 'depth'"
+        )
+    config = load_config(path / CONFIG, ["dtype=float64"])
+    job = build(config, CommunicationGraph.parse(config.graph), world)
+    with agreed(job.head.everyone):
+        load_weights(job.net, job.head, path / CHECKPOINTS)
+    return job
+
+
+def _write_run(path: Path, job: Job, table: list[dict[str, Any]]) -> list[Path]:
+    net = job.net
+    about = {
+        "architecture": net.architecture.name,
+        "layers": net.layers,
+        "step": net.step,
+        "features": int(net.features.sum()),
+        "at": "the first sample of the test set, in float64",
+        "table": table,
+    }
+    title = f"{net.architecture.name}, {net.layers} layers, {job.agents.graph.name}"
+    written = [
+        _write_json(path / ANALYSIS, about),
+        draw_norms(table, path / NORMS, title=f"Norm of the BSM: {title}"),
+        draw_singular_values(table, path / VALUES, title=f"Singular values of the BSM: {title}"),
+    ]
+    gradients = _recorded_gradients(path / METRICS)
+    if gradients:
+        written.append(draw_gradient_norms(gradients, path / GRADIENTS))
+    return written
+
+
+def _recorded_gradients(metrics: Path) -> list[list[float]]:
+    """(epochs, layers), empty where the run did not record them."""
+    if not metrics.is_file():
+        return []
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    return [row["gradient_norms"] for row in rows if row.get("gradient_norms")]
+
+
+def _sample(net: HDNN) -> torch.Tensor:
+    """A normal input, the same for any number of ranks."""
+    whole = np.random.default_rng(SWEEP_SEED).standard_normal(int(net.features.sum()))
+    starts = np.cumsum(net.features) - net.features
+    own = [whole[starts[agent] : starts[agent] + net.features[agent]] for agent in net.agents.local]
+    return torch.as_tensor(np.concatenate(own)).unsqueeze(0)
+
+
+def _make(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--run-dir {path} is a file: choose another")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> Path:
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+    return path

@@ -1,0 +1,341 @@
+"""The theory as tools: sensitivity matrices exact and estimated, symplecticity, bounds, and what is drawn of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from battery import ALONE
+from problems import TOLERANCE, Problem, dense_answer, relative_error
+from torch import Tensor
+from typer.testing import CliRunner
+
+import hdnn_dist.analysis.bounds as bounds_file
+import hdnn_dist.analysis.table as table_file
+from hdnn_dist import HDNN, CommunicationGraph, cli, place
+from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.counterexample import solve
+from hdnn_dist.analysis.lanczos import extremes
+from hdnn_dist.analysis.sensitivity import exact, forward_exact, spread
+from hdnn_dist.analysis.symplectic import canonical, form, residual
+from hdnn_dist.analysis.table import depth_sweep, sensitivity_table
+from hdnn_dist.plots.sensitivity import draw_gradient_norms
+from hdnn_dist.training import analysing
+from hdnn_dist.training.checkpoint import save_weights
+
+ALL = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")
+RING = CommunicationGraph.ring(4)
+DEEP = 4096
+
+
+def network(architecture: str, layers: int = 16, seed: int = 0, **options: Any) -> HDNN:
+    options = {"initial": "normal", "step": 0.1, **options}
+    return HDNN(place(RING, ALONE), 2, layers, architecture=architecture, seed=seed, dtype=torch.float64, **options)
+
+
+def sample(seed: int = 0) -> Tensor:
+    return torch.randn(1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def norm(M: Tensor) -> float:
+    return float(torch.linalg.matrix_norm(M, 2))
+
+
+class TestExact:
+    @pytest.mark.parametrize("architecture", ALL)
+    def test_they_are_the_jacobians_of_the_oracle(self, architecture: str) -> None:
+        """torch's own Jacobian of the formulas, in the dense order, on uneven blocks; the last of 20 layers, and all:
+        more than are undone at a time."""
+        problem = Problem(CommunicationGraph.star(4), (2, 4, 2, 6), architecture, layers=20)
+        net = problem.network(problem.agents(ALONE))
+        x, dense = problem.inputs()[:1], net.dense()
+        order = torch.as_tensor(net.architecture.dense_rows(net.features))
+
+        def after(first: int, x: Tensor) -> Tensor:
+            return dense_answer(problem, dense.K[first:], dense.b[first:], dense.J, x.unsqueeze(0))[0]
+
+        found = dict(exact(net, x, [7, 20]))
+        assert list(found) == [7, 20]
+        for j, M in found.items():
+            at = net(x, layers=slice(0, 20 - j)).detach()[0]
+            jacobian = torch.autograd.functional.jacobian(lambda x, first=20 - j: after(first, x), at)
+            assert relative_error(M, jacobian[order][:, order]) < TOLERANCE
+
+    @pytest.mark.parametrize("architecture", ["H2", "H1-J1", "MLP"])
+    def test_forward_and_backward_agree(self, architecture: str) -> None:
+        """Tangents of the first N layers, against cotangents of the network of these layers alone."""
+        net = network(architecture, 40)
+        for depth, M in forward_exact(net, sample(), [8, 40]):
+            ((_, expected),) = exact(network(architecture, depth), sample(), [depth])
+            assert relative_error(M, expected) < TOLERANCE
+
+    @pytest.mark.parametrize("j", [0, 17])
+    def test_a_distance_outside_the_network_is_refused(self, j: int) -> None:
+        with pytest.raises(ValueError, match=f"j is {j}: the network has 16 layers"):
+            list(exact(network("H2"), sample(), [j]))
+
+    def test_a_spread_goes_from_one_to_all(self) -> None:
+        assert spread(1) == [1]
+        assert spread(3) == [1, 2, 3]
+        assert (spread(4096)[0], spread(4096)[-1]) == (1, 4096)
+
+
+class TestEstimated:
+    @pytest.mark.parametrize("architecture", ALL[:-1])
+    @pytest.mark.parametrize("j", [1, 16])
+    def test_they_agree_with_the_exact_ones(self, architecture: str, j: int) -> None:
+        net = network(architecture)
+        ((_, M),) = exact(net, sample(), [j])
+        values = torch.linalg.svdvals(M)
+        found = extremes(net, sample(), j)
+        assert found.norm == pytest.approx(float(values[0]), rel=1e-3)
+        assert found.smallest == pytest.approx(float(values[-1]), rel=1e-3)
+
+    def test_a_larger_network_takes_fewer_steps_than_it_has_features(self) -> None:
+        net = HDNN(place(CommunicationGraph.grid(6, 6), ALONE), 4, 8, 0.2, seed=1, dtype=torch.float64)
+        x = torch.randn(1, 144, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        ((_, M),) = exact(net, x, [8])
+        found = extremes(net, x, 8, smallest=False)
+        assert found.steps < 72
+        assert found.norm == pytest.approx(norm(M), rel=1e-3)
+
+    def test_a_network_that_forgets_everything_has_norm_zero(self) -> None:
+        net = network("MLP", activation="relu")
+        with torch.no_grad():
+            net.weights[:, :, net.layout.entries :] = -1e3  # biases that switch every unit off
+        assert extremes(net, sample(), 16)[:2] == (0.0, 0.0)
+
+    def test_too_few_steps_are_an_error(self) -> None:
+        with pytest.raises(ValueError, match="has not converged after 2 Lanczos steps"):
+            extremes(network("H2", 64), sample(), 64, most=2)
+
+
+class TestSymplectic:
+    @pytest.mark.parametrize("architecture", ["H2", "MS3"])
+    def test_h2_and_ms3_are(self, architecture: str) -> None:
+        """Every layer and every product of 64 layers, 20 seeds."""
+        for seed in range(20):
+            net = network(architecture, 64, seed, step=0.5)
+            J = form(net)
+            assert max(residual(M, J) for _, M in exact(net, sample(seed), [1, 2, 16, 64])) <= 1e-12
+
+    def test_h2_is_with_an_X_that_is_not_orthogonal(self) -> None:
+        X = torch.eye(4, dtype=torch.float64) + 0.3 * torch.diag(torch.ones(3, dtype=torch.float64), 1)
+        net = network("H2", coupling=X)
+        J = form(net)
+        assert max(residual(M, J) for _, M in exact(net, sample(), [1, 16])) <= 1e-14
+        assert max(residual(M, canonical(8, J)) for _, M in exact(net, sample(), [1, 16])) > 1e-4
+
+    @pytest.mark.parametrize("architecture", ["H1-J1", "MS1", "MS2", "MLP"])
+    def test_the_others_are_not(self, architecture: str) -> None:
+        for seed in range(5):
+            net = network(architecture, 64, seed, step=0.5)
+            J = form(net)
+            assert max(residual(M, J) for _, M in exact(net, sample(seed), [1, 64])) > 1e-3
+
+    def test_forward_euler_spoils_it(self) -> None:
+        net = network("H2", scheme="euler", step=0.5)
+        ((_, M),) = exact(net, sample(), [1])
+        assert residual(M, form(net)) > 1e-3
+
+
+def smallest_norm(architecture: str, seed: int) -> float:
+    """Over j = 32, 64, ..., 4096 of the norm of the BSM."""
+    net = network(architecture, DEEP, seed, initial="scaled")
+    return min(norm(M) for _, M in exact(net, sample(seed), range(32, DEEP + 1, 32)))
+
+
+class TestDepth:
+    def test_gradients_of_h2_do_not_vanish_and_those_of_an_mlp_do(self) -> None:
+        assert smallest_norm("H2", 0) >= 1 - 1e-6
+        assert depth_sweep(network("MLP", DEEP, initial="scaled"), sample(), [DEEP])[0] < 1e-10
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", range(20))
+    def test_for_20_seeds(self, seed: int) -> None:
+        assert smallest_norm("H2", seed) >= 1 - 1e-6
+        assert smallest_norm("MLP", seed) < 1e-10
+
+    def test_a_sweep_takes_the_first_layers(self) -> None:
+        net = network("H2", 12)
+        assert depth_sweep(net, sample(), [4, 12]) == pytest.approx(
+            [norm(M) for _, M in forward_exact(net, sample(), [4, 12])]
+        )
+
+
+class TestBounds:
+    @pytest.mark.parametrize("scheme", [None, "euler"])
+    @pytest.mark.parametrize("architecture", ALL)
+    def test_the_norm_lies_between_them(self, architecture: str, scheme: str | None) -> None:
+        for seed in range(3):
+            net = network(architecture, 8, seed, scheme=scheme, step=0.4)
+            limits = bounds(net)
+            for j, M in exact(net, sample(seed), [1, 3, 8]):
+                assert math.log(norm(M)) <= limits.log_upper(j) + 1e-12
+                assert limits.lower is None or norm(M) >= limits.lower - 1e-12
+
+    def test_the_upper_one_is_the_product_of_the_theory(self) -> None:
+        """Written out from the dense matrices, with an X."""
+        X = torch.eye(4, dtype=torch.float64) + 0.3 * torch.diag(torch.ones(3, dtype=torch.float64), 1)
+        net = network("H2", 5, coupling=X)
+        K = net.dense().K
+        expected = 1.0
+        for layer in (2, 3, 4):
+            for half in (slice(0, 4), slice(4, 8)):
+                expected *= 1 + 0.1 * norm(X) * norm(K[layer, half, half]) ** 2
+        assert math.exp(bounds(net).log_upper(3)) == pytest.approx(expected)
+
+    def test_they_are_reached(self) -> None:
+        """One layer of an MLP with s(z) = z."""
+        net = network("MLP", 1, activation="identity")
+        ((_, M),) = exact(net, sample(), [1])
+        assert bounds(net).log_upper(1) == pytest.approx(math.log(norm(M)))
+
+    def test_they_do_not_overflow(self) -> None:
+        assert bounds(network("H2", 1024, step=1.0)).log_upper(1024) > 710
+
+    def test_the_one_of_continuous_time_bounds_a_fine_discretisation(self) -> None:
+        net = network("H1-J1", 400, step=0.001)
+        ((_, M),) = exact(net, sample(), [400])
+        limits = bounds(net)
+        assert math.log(norm(M)) <= limits.log_continuous(400)
+        assert limits.log_continuous(400) == pytest.approx(400 * 0.001 * limits.rate)
+
+    @pytest.mark.parametrize("architecture", ALL)
+    @pytest.mark.parametrize("coupling", [None, "trained"])
+    def test_those_of_large_networks_are_looser(
+        self, architecture: str, coupling: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Frobenius norms, which need no dense matrix, are at least the spectral ones."""
+        if coupling and not architecture.startswith("H"):
+            pytest.skip("takes no coupling")
+        net = network("H1" if coupling and architecture != "H2" else architecture, 6, coupling=coupling)
+        spectral = bounds(net)
+        monkeypatch.setattr(bounds_file, "MOST_DENSE_FEATURES", 4)
+        frobenius = bounds(net)
+        assert (spectral.spectral, frobenius.spectral) == (True, False)
+        assert (frobenius.log_factors >= spectral.log_factors).all()
+
+
+def test_a_large_network_gets_the_same_table_from_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network("H1-J1")
+    rows = sensitivity_table(net, sample(), [2, 16])
+    monkeypatch.setattr(table_file, "MOST_EXACT_FEATURES", 4)
+    for given, expected in zip(sensitivity_table(net, sample(), [16, 2]), rows, strict=True):
+        for key in ("j", "norm", "smallest_singular_value", "log10_upper_bound"):
+            assert given[key] == pytest.approx(expected[key], rel=1e-3)
+        assert given["singular_values"] is None
+
+
+class TestCounterexample:
+    def test_the_state_stays_and_the_entries_grow(self) -> None:
+        """In proportion to t: twice the time, twice the entries."""
+        found = solve(steps=10_000)
+        assert np.abs(found.y).max() <= 1 + 1e-6
+        largest = np.abs(found.bsm).max(axis=(1, 2))
+        half = largest[: len(largest) // 2].max()
+        assert half > 20
+        assert largest.max() / half == pytest.approx(2, rel=0.1)
+
+    def test_the_matrix_is_the_derivative_of_the_state(self) -> None:
+        """By central differences; and it keeps areas."""
+        found, eps = solve(until=100, steps=1000), 1e-6
+        for column in range(2):
+            ahead, behind = (
+                solve(start=tuple(np.array([1.0, 0.0]) + sign * eps * np.eye(2)[column]), until=100, steps=1000)
+                for sign in (1, -1)
+            )
+            assert np.abs((ahead.y - behind.y) / (2 * eps) - found.bsm[:, :, column]).max() < 1e-6
+        assert np.linalg.det(found.bsm) == pytest.approx(1, abs=1e-6)
+
+    def test_its_numbers_must_be_positive(self) -> None:
+        with pytest.raises(ValueError, match="steps 0: expected numbers greater than 0"):
+            solve(steps=0)
+
+
+SMALL = ("epochs=2", "network.layers=4", "data.samples=400", "record_gradients=true")
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    return result.exit_code, result.stderr
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that recorded its gradients, and its analysis."""
+    folder = tmp_path_factory.mktemp("run")
+    options = [argument for pair in SMALL for argument in ("--set", pair)]
+    assert command("train", *options, "--run-dir", str(folder)) == (0, "")
+    assert command("analyze", str(folder)) == (0, "")
+    return folder
+
+
+class TestCommand:
+    def test_a_run_gets_a_table_and_its_pictures(self, run: Path) -> None:
+        assert {"bsm_norm.png", "singular_values.png", "gradient_norms.png"} <= {path.name for path in run.iterdir()}
+        table = json.loads((run / "analysis.json").read_text())["table"]
+        assert [row["j"] for row in table] == [1, 2, 3, 4]
+        for row in table:
+            assert 1 <= row["norm"] <= 10 ** row["log10_upper_bound"]
+            assert row["symplectic_residual"] < 1e-14
+            assert row["smallest_singular_value"] * row["norm"] == pytest.approx(1)
+
+    def test_the_table_is_that_of_the_trained_weights(self, run: Path) -> None:
+        """Not of those at the start: training changed the norms."""
+        job = analysing._trained(run, ALONE)
+        rows = json.loads((run / "analysis.json").read_text())["table"]
+        again = sensitivity_table(job.net, job.test.inputs[:1], [4])
+        assert again[0]["norm"] == pytest.approx(rows[-1]["norm"])
+        start = HDNN(job.agents, 2, 4, initial="normal", dtype=torch.float64)
+        assert sensitivity_table(start, job.test.inputs[:1], [4])[0]["norm"] != pytest.approx(rows[-1]["norm"])
+
+    def test_gradient_norms_were_recorded_for_every_layer(self, run: Path) -> None:
+        rows = [json.loads(line)["gradient_norms"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [len(row) for row in rows] == [4, 4]
+        assert min(min(row) for row in rows) > 0
+
+    def test_the_counterexample_and_the_sweep_are_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(analysing, "DEPTHS", (4, 8))
+        for what in ("counterexample", "depth"):
+            assert command("analyze", what, "--run-dir", str(tmp_path / "new")) == (0, "")
+        assert {path.name for path in (tmp_path / "new").iterdir()} == {
+            *("counterexample.json", "counterexample.png", "depth.json", "depth.png")
+        }
+        assert json.loads((tmp_path / "new" / "depth.json").read_text())["norms"].keys() == {"H2", "H1-J1", "MLP"}
+
+    def test_what_is_no_run_is_refused(self, tmp_path: Path, run: Path) -> None:
+        for arguments, words in (
+            ((str(tmp_path / "none"),), "is no run folder, it has no config.toml"),
+            ((str(run), "--run-dir", str(tmp_path)), "the analysis of a run is written into its own folder"),
+        ):
+            status, errors = command("analyze", *arguments)
+            assert (status, errors.count("\n")) == (2, 1)
+            assert words in errors
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_run_without_weights_is_refused(self, tmp_path: Path, run: Path) -> None:
+        (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
+        status, errors = command("analyze", str(tmp_path))
+        assert (status, errors.count("\n")) == (2, 1)
+        assert "holds no weights" in errors
+        assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+
+    def test_a_job_without_steps_is_analysed_too(self, tmp_path: Path, run: Path) -> None:
+        """A run of no epochs, without records of gradients: no heat map."""
+        (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
+        job = analysing._trained(run, ALONE)
+        save_weights(job.net, job.head, tmp_path / "checkpoints")
+        assert command("analyze", str(tmp_path)) == (0, "")
+        assert not (tmp_path / "gradient_norms.png").exists()
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (3,)])
+def test_a_heat_map_needs_epochs_and_layers(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"expected \(epochs, layers\)"):
+        draw_gradient_norms(np.zeros(shape), tmp_path / "g.png")

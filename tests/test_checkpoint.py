@@ -1,0 +1,143 @@
+"""Checkpoints: what was written is read back bit for bit, on any number of ranks, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from battery import ALONE, UNEVEN
+from safetensors.torch import load_file, save_file
+
+from hdnn_dist import HDNN, CommunicationGraph, Readout, place
+from hdnn_dist.training.checkpoint import load_weights, remove_weights, save_weights
+
+GRAPH = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
+
+
+def parts(seed: int, architecture: str = "H2", layers: int = 3, **options: Any) -> tuple[HDNN, Readout]:
+    agents = place(GRAPH, ALONE)
+    net = HDNN(agents, UNEVEN, layers, architecture=architecture, seed=seed, **options)
+    return net, Readout(agents, net, classes=3, at=(2, 6, 7), root=6)
+
+
+@pytest.mark.parametrize("architecture", ["H2", "H1-J2", "MS1", "MS2", "MS3", "MLP"])
+def test_what_was_written_is_read_back(tmp_path: Path, architecture: str) -> None:
+    """Bit for bit, into a network that started from another seed; uneven blocks mix the order of the agents."""
+    written, head = parts(1, architecture)
+    torch.nn.init.normal_(head.bias)
+    save_weights(written, head, tmp_path)
+    read, other = parts(2, architecture)
+    assert not torch.equal(read.weights, written.weights)
+    load_weights(read, other, tmp_path)
+    for given, expected in zip([*read.parameters(), *other.parameters()], written.parameters(), strict=False):
+        assert torch.equal(given, expected)
+    assert torch.equal(other.weights, head.weights)
+    assert torch.equal(other.bias, head.bias)
+
+
+@pytest.mark.parametrize("architecture", ["H1", "H2"])
+def test_a_trained_coupling_is_part_of_it(tmp_path: Path, architecture: str) -> None:
+    written, head = parts(1, architecture, coupling="trained")
+    torch.nn.init.normal_(written.coupling)
+    save_weights(written, head, tmp_path)
+    read, other = parts(2, architecture, coupling="trained")
+    load_weights(read, other, tmp_path)
+    assert torch.equal(read.coupling, written.coupling)
+
+
+def test_a_graph_per_layer(tmp_path: Path) -> None:
+    """Blocks of different shapes in every layer."""
+    graphs = [CommunicationGraph.path(9), CommunicationGraph.star(9), CommunicationGraph.path(9)]
+    whole = CommunicationGraph.from_edges({tuple(edge) for graph in graphs for edge in graph.edges.tolist()})
+    nets = [HDNN(place(whole, ALONE), UNEVEN, 3, seed=seed, graphs=graphs) for seed in (1, 2)]
+    heads = [Readout(net.agents, net) for net in nets]
+    save_weights(nets[0], heads[0], tmp_path)
+    load_weights(nets[1], heads[1], tmp_path)
+    assert torch.equal(nets[0].weights, nets[1].weights)
+
+
+def test_a_tensor_is_the_block_its_name_says(tmp_path: Path) -> None:
+    """agent.3.K against the dense K: rows of agent 3, columns of what it reads."""
+    net, head = parts(1)
+    file = load_file(save_weights(net, head, tmp_path))
+    half = net.features // 2
+    start = half.cumsum() - half
+    Kp = net.dense().K[:, : half.sum(), : half.sum()]
+    columns = [c for k in net.pattern.reads(3) for c in range(start[k], start[k] + half[k])]
+    expected = Kp[:, start[3] : start[3] + half[3]][:, :, columns]
+    assert torch.equal(file["agent.3.K"][:, 0], expected)
+
+
+def test_numbers_are_converted(tmp_path: Path) -> None:
+    """A run in float32 can be analysed in float64."""
+    written, head = parts(1)
+    save_weights(written, head, tmp_path)
+    read, other = parts(2, dtype=torch.float64)
+    load_weights(read, other, tmp_path)
+    assert torch.equal(read.weights, written.weights.double())
+
+
+class TestRefused:
+    """One line, and the network is as it was."""
+
+    @pytest.fixture
+    def saved(self, tmp_path: Path) -> Path:
+        save_weights(*parts(1), tmp_path)
+        return tmp_path
+
+    def refuse(self, folder: Path, match: str, **options: Any) -> None:
+        net, head = parts(2, **options)
+        before = net.weights.clone(), head.weights.clone()
+        with pytest.raises(ValueError, match=match) as refused:
+            load_weights(net, head, folder)
+        assert "\n" not in str(refused.value)
+        assert torch.equal(net.weights, before[0])
+        assert torch.equal(head.weights, before[1])
+
+    def test_no_file(self, tmp_path: Path) -> None:
+        self.refuse(tmp_path / "checkpoints", "holds no weights")
+
+    def test_another_depth(self, saved: Path) -> None:
+        self.refuse(saved, r"agent\.\d\.K in .* has shape \(3, 2, .*needs \(4, 2, ", layers=4)
+
+    def test_another_architecture(self, saved: Path) -> None:
+        self.refuse(saved, "has shape|has no", architecture="MS2")
+
+    def test_a_coupling_that_was_not_trained(self, saved: Path) -> None:
+        self.refuse(saved, r"has no agent\.\d\.C", coupling="trained")
+
+    def test_a_damaged_file(self, saved: Path) -> None:
+        file = saved / "rank-0.safetensors"
+        file.write_bytes(file.read_bytes()[:-10])
+        self.refuse(saved, "cannot be read as safetensors")
+
+    def test_a_missing_rank(self, saved: Path) -> None:
+        file = saved / "rank-0.safetensors"
+        save_file(load_file(file), file, metadata={"ranks": "2"})
+        self.refuse(saved, r"holds 1 files, but rank-0\.safetensors was written by one of 2 ranks")
+
+    def test_files_of_two_runs(self, saved: Path) -> None:
+        tensors = load_file(saved / "rank-0.safetensors")
+        for rank in (0, 1):
+            save_file(tensors, saved / f"rank-{rank}.safetensors", metadata={"ranks": "2"})
+        self.refuse(saved, "both hold agent")
+
+    def test_another_graph(self, saved: Path) -> None:
+        tensors = load_file(saved / "rank-0.safetensors")
+        kept = {name: part for name, part in tensors.items() if not name.startswith("agent.8.")}
+        save_file(kept, saved / "rank-0.safetensors", metadata={"ranks": "1"})
+        self.refuse(saved, r"has no agent\.8\.K, which")
+
+    def test_a_readout_at_other_agents(self, saved: Path) -> None:
+        tensors = load_file(saved / "rank-0.safetensors")
+        tensors["agent.4.readout"] = tensors["agent.2.readout"].clone()
+        save_file(tensors, saved / "rank-0.safetensors", metadata={"ranks": "1"})
+        self.refuse(saved, r"has agent\.4\.readout, which this network has not")
+
+
+def test_a_later_run_leaves_no_file_of_an_earlier_one(tmp_path: Path) -> None:
+    save_weights(*parts(1), tmp_path)
+    remove_weights(tmp_path)
+    assert list(tmp_path.iterdir()) == []
