@@ -58,10 +58,10 @@ def draw_layers(layers: Layers, seed: int, initial: str) -> np.ndarray:
     return np.concatenate([weights.ravel() for weights in drawn])
 
 
-def draw_readout(agents: np.ndarray, features: np.ndarray, outputs: int, seed: int) -> np.ndarray:
-    """(outputs, features of these agents) float64, variance 1/(features of an agent)."""
+def draw_readout(agents: np.ndarray, features: np.ndarray, outputs: int, seed: int, fan_in: int) -> np.ndarray:
+    """(outputs, features of these agents) float64, variance 1/fan-in, the features of all agents that are read."""
     drawn = [
-        generator(seed, agent, READOUT_STREAM).standard_normal((count, outputs)) / np.sqrt(count)
+        generator(seed, agent, READOUT_STREAM).standard_normal((count, outputs)) / np.sqrt(fan_in)
         for agent, count in zip(agents.tolist(), features.tolist(), strict=True)
     ]
     return np.concatenate([np.empty((0, outputs)), *drawn]).T

@@ -143,9 +143,9 @@ REALS: Any = np.zeros(2)
 WRONG_LOADS = {
     "misspelt": (
         lambda: describe("swissroll"),
-        "unknown data set 'swissroll' .did you mean 'swiss_roll'.*digits",
+        "unknown data set 'swissroll': did you mean 'swiss_roll'.*digits",
     ),
-    "unknown": (lambda: describe("zzz"), "unknown data set 'zzz'; there are digits, double_circles"),
+    "unknown": (lambda: describe("zzz"), "unknown data set 'zzz': there are swiss_roll, double_circles"),
     "odd": (lambda: whole("swiss_roll", samples=9), "swiss_roll makes an even number of samples, .* not 9"),
     "too few": (lambda: whole("double_moons", samples=6), "not 6"),
     "negative noise": (lambda: whole("double_moons", noise=-0.1), "noise of double_moons .* not -0.1"),

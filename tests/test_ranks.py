@@ -11,6 +11,7 @@ import pytest
 from jobs import LAUNCHERS, run
 
 RANKS = (2, 3, 4, 8)
+pytestmark = pytest.mark.timeout(700)
 TRANSPORT = {"torchrun": "c10d (gloo)", "mpiexec": "mpi"}
 
 
@@ -21,7 +22,7 @@ def results(tmp_path_factory: pytest.TempPathFactory):
     @lru_cache
     def of(launcher: str, ranks: int) -> list[dict[str, str]]:
         folder = tmp_path_factory.mktemp(f"{launcher}{ranks}")
-        process = run(launcher, ranks, str(Path(battery.__file__)), str(folder))
+        process = run(launcher, ranks, str(Path(battery.__file__)), str(folder), timeout=600)
         written = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
         failed = [result for result in written if process.returncode]  # others may have been stopped before they wrote
         assert len(written) == ranks or failed, process.stdout + process.stderr

@@ -20,10 +20,16 @@ from hdnn_dist.choices import unknown
 from hdnn_dist.data.columns import ZERO
 from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
-from hdnn_dist.data.source import Description, Request, Source, Split
+from hdnn_dist.data.mnist import NAME as MNIST
+from hdnn_dist.data.mnist import Mnist
+from hdnn_dist.data.source import Description, Request, Source, Split, Values
 from hdnn_dist.data.synthetic import SYNTHETIC
 
-SOURCES: dict[str, Source] = {**{source.name: source for source in SYNTHETIC}, DIGITS: Digits()}
+SOURCES: dict[str, Source] = {
+    **{source.name: source for source in SYNTHETIC},
+    DIGITS: Digits(),
+    MNIST: Mnist(),
+}
 """Every known source by name; add one to make it loadable."""
 
 Index = npt.NDArray[np.int64]
@@ -87,7 +93,7 @@ def load(
     return Dataset(name, train, test, about.classes, about.image, about.columns)
 
 
-def local_features(table: npt.NDArray[np.float64], index: Index) -> npt.NDArray[np.float64]:
+def local_features(table: Values, index: Index) -> Values:
     """This rank's features of samples given in full, such as the grid of a picture of decision regions.
 
     table: (samples, D). index: as in ``load``. Returns (samples, features of the local agents).
@@ -122,9 +128,9 @@ def _with_zeros(split: Split, index: Index) -> Split:
     return replace(split, inputs=_fill(split.inputs, index))
 
 
-def _fill(values: npt.NDArray[np.float64], index: Index) -> npt.NDArray[np.float64]:
+def _fill(values: Values, index: Index) -> Values:
     """Put the columns that were read where ``index`` wants them, zeros elsewhere."""
-    inputs = np.zeros((len(values), len(index)))
+    inputs = np.zeros((len(values), len(index)), dtype=values.dtype)
     inputs[:, index != ZERO] = values
     return inputs
 

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+Values = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Description:
@@ -31,11 +33,11 @@ class Description:
 class Split:
     """Training or test samples.
 
-    inputs: float64 (samples, columns asked for, or features of the local agents).
+    inputs: float64 (samples, columns asked for, or features of the local agents); float32 where no more is known.
     labels: int64 (samples,), None on a rank that did not ask for them.
     """
 
-    inputs: npt.NDArray[np.float64]
+    inputs: Values
     labels: npt.NDArray[np.int64] | None
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class Request:
     columns: npt.NDArray[np.int64]
     labels: bool
 
-    def split(self, table: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> Split:
+    def split(self, table: Values, labels: npt.NDArray[np.int64]) -> Split:
         """The requested part of a table (samples, D) and its labels (samples,)."""
         return Split(table[:, self.columns], labels if self.labels else None)
 
