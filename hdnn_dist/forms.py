@@ -36,9 +36,12 @@ class Form(ABC):
     """F for one layout and width. What it returns lives in its buffers, and is valid until its next call.
 
     ``source_width``: columns of the field that ``reverse`` reads x from, in its first ``width`` columns.
+    ``alpha``, ``beta``: of L = alpha K + beta K^T in F(x) = s(L x + b); ``gradient``: whether K^T follows.
     """
 
     doubled = False
+    gradient = False
+    alpha, beta = 1.0, 0.0
 
     def __init__(self, layout: BlockLayout, activation: Activation, width: int, dtype: torch.dtype) -> None:
         self.layout = layout
@@ -81,6 +84,7 @@ class Gradient(Form):
     """K^T s(K x + b). Its Jacobian K^T diag(s') K is symmetric, so reverse and tangent are one product."""
 
     doubled = True
+    gradient = True
 
     def forward(self, at: Blocks, x: Field) -> Tensor:
         product, f = self._forward
@@ -191,6 +195,8 @@ class Direct(Pointwise):
 class Transposed(Pointwise):
     """A = -K^T: partial products go to the agents whose blocks K reads."""
 
+    alpha, beta = 0.0, -1.0
+
     def _linear(self, at: Blocks, x: Field) -> Tensor:
         self._x_product.adjoint(at.K, self.layout.grouped(x.local), self._leaving.data)
         self._leaving.scatter_add()
@@ -205,6 +211,8 @@ class Transposed(Pointwise):
 
 class Skew(Pointwise):
     """A = U - U^T, where U holds each block of the skew matrix once; A^T = -A."""
+
+    alpha, beta = 1.0, -1.0
 
     def _linear(self, at: Blocks, x: Field) -> Tensor:
         return self._skew(at, x, self._x_product)

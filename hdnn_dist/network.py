@@ -24,8 +24,9 @@ from hdnn_dist.initial import draw_layers
 from hdnn_dist.layers import Layers, check_graphs, same_layouts
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
+from hdnn_dist.propagators import check_kernel, propagator
 from hdnn_dist.stations import Scheme, Weights
-from hdnn_dist.steppers import EulerStepper, SplitStepper, Stepper
+from hdnn_dist.steppers import Propagator
 from hdnn_dist.tree import Tree
 
 CACHED_WIDTHS = 4
@@ -52,6 +53,8 @@ class HDNN(nn.Module):
     ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
     so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
     many of them a state is kept.
+
+    ``kernel``: "torch", "fused" (compiled, for agents that are all in this process), or "auto" for the faster one.
 
     Parameters: ``weights``, all K and b of this rank's agents, (layers, operators, size), or flat where layers differ;
     ``coupling``, where it is trained.
@@ -80,8 +83,11 @@ class HDNN(nn.Module):
         damping: float = 0.0,
         store_every: int = 1,
         dtype: torch.dtype = torch.float32,
+        kernel: str = "auto",
     ) -> None:
         super().__init__()
+        check_kernel(kernel)
+        self.kernel = kernel
         self.agents = agents
         self.architecture = named(architecture, scheme)
         self.activation = activation_named(activation)
@@ -130,9 +136,7 @@ class HDNN(nn.Module):
         self._check_input(dx)
         stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
         with torch.no_grad():
-            chosen = range(self.layers)[layers]
-            y, dy = stepper.tangent(_feature_major(x), _feature_major(dx), Weights(self.weights, self.coupling), chosen)
-        return _sample_major(y, x.shape), _sample_major(dy, x.shape)
+            return stepper.tangent(x, dx, Weights(self.weights, self.coupling), range(self.layers)[layers])
 
     @property
     def drift(self) -> float | None:
@@ -223,7 +227,7 @@ class HDNN(nn.Module):
     def _dense_views(self) -> list[DenseView]:
         return [DenseView(self.architecture, layout, self.features) for layout in self.plan.layouts]
 
-    def _make_stepper(self, width: int, dtype: torch.dtype) -> Stepper:
+    def _make_stepper(self, width: int, dtype: torch.dtype) -> Propagator:
         features, device = self.features[self.agents.local], self.agents.world.device
         rows = self.architecture.part_rows(features)
         scheme = Scheme(
@@ -238,8 +242,7 @@ class HDNN(nn.Module):
             coupling=self._coupling_plan,
             store_every=self.store_every,
         )
-        stepper = EulerStepper if self.architecture.simultaneous else SplitStepper
-        return stepper(scheme, width, dtype)
+        return propagator(scheme, width, dtype, self.kernel)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1] != self.local_features:
@@ -253,8 +256,8 @@ class HDNN(nn.Module):
                 "convert the input, or build the network with that dtype"
             )
 
-    def _watch_drift(self, x: Tensor, rebuilt: Tensor) -> None:
-        self._drift = (x - rebuilt).abs().amax() / x.abs().amax().clamp_min(1)
+    def _watch_drift(self, drift: Tensor) -> None:
+        self._drift = drift
         if self._drift.device.type == "cpu" and not self._drift <= LARGE_DRIFT:
             warnings.warn(
                 f"rebuilding the input from the output missed it by {self.drift:.1e} (relative): gradients are "
@@ -277,8 +280,7 @@ class _Propagation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN, layers: range) -> Tensor:
         stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
         store = any(ctx.needs_input_grad)
-        y_T, stored = stepper.forward(_feature_major(x), Weights(weights, coupling), layers, store)
-        y = _sample_major(y_T, x.shape)
+        y, stored = stepper.forward(x, Weights(weights, coupling), layers, store)
         ctx.net, ctx.stepper, ctx.stored, ctx.layers = net, stepper, stored, layers
         ctx.save_for_backward(x, y, weights, coupling)
         return y
@@ -287,23 +289,10 @@ class _Propagation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, y, weights, coupling = ctx.saved_tensors
-        x_T = _feature_major(x)
-        grad_x_T, grad, rebuilt = ctx.stepper.backward(
-            _feature_major(y), _feature_major(grad_y), Weights(weights, coupling), ctx.layers, ctx.stored
-        )
-        if rebuilt is not None:
-            ctx.net._watch_drift(x_T, rebuilt)
-        return _sample_major(grad_x_T, x.shape), grad.blocks, grad.coupling, None, None
-
-
-def _feature_major(x: Tensor) -> Tensor:
-    """(batch, features, positions...) -> (features, batch * positions)."""
-    return x.movedim(1, 0).reshape(x.shape[1], -1)
-
-
-def _sample_major(x: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of ``_feature_major``."""
-    return x.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1).contiguous()
+        grad = ctx.stepper.backward(x, y, grad_y, Weights(weights, coupling), ctx.layers, ctx.stored)
+        if grad.drift is not None:
+            ctx.net._watch_drift(grad.drift)
+        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None
 
 
 def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray:

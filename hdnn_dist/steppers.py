@@ -4,7 +4,7 @@
   and Verlet. Its backward pass undoes each half-step while it computes the gradient, so no state is stored.
 - ``EulerStepper`` is forward Euler, which is not explicitly invertible: it stores every k-th state.
 
-States are (local features, width), width = samples times positions. Legend as in the forms: u = h C^T g is the
+Inside, states are (local features, width), width = samples times positions. Legend as in the forms: u = h C^T g is the
 gradient that enters a half-step, f = F(source), v = dF^T u the one that leaves it.
 """
 
@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,44 @@ from hdnn_dist.stations import Move, Operands, Parts, Scheme, State, Station, We
 from hdnn_dist.transport import TransportError
 
 CACHED_LAYOUTS = 16
+
+
+class Gradients(NamedTuple):
+    """What a backward pass gives: of the input, of the weights, and how far the rebuilt input is from the input.
+
+    ``drift``: the largest difference relative to the largest entry of the input, or to 1; ``None`` where states are
+    stored.
+    """
+
+    x: Tensor
+    weights: Weights
+    drift: Tensor | None
+
+
+class Propagator(Protocol):
+    """What carries a network's passes out. States are (batch, local features, positions...)."""
+
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]: ...
+
+    def backward(
+        self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
+    ) -> Gradients: ...
+
+    def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]: ...
+
+
+def feature_major(x: Tensor) -> Tensor:
+    """(batch, features, positions...) -> (features, batch * positions)."""
+    return x.movedim(1, 0).reshape(x.shape[1], -1)
+
+
+def sample_major(x: Tensor, shape: torch.Size) -> Tensor:
+    """The inverse of ``feature_major``."""
+    return x.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1).contiguous()
+
+
+def _drift(x: Tensor, rebuilt: Tensor) -> Tensor:
+    return (x - rebuilt).abs().amax() / x.abs().amax().clamp_min(1)
 
 
 class Stepper(ABC):
@@ -39,26 +78,30 @@ class Stepper(ABC):
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
         """The state after these layers, and what ``backward`` needs beside it when ``store`` is set."""
         with self._named("forward pass"):
-            return self._forward(x, Operands(self.scheme, weights), layers, store)
+            y, stored = self._forward(feature_major(x), Operands(self.scheme, weights), layers, store)
+        return sample_major(y, x.shape), stored
 
     def backward(
-        self, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
-    ) -> tuple[Tensor, Weights, Tensor | None]:
-        """Gradients of the input and of the weights, and the rebuilt input where states are rebuilt."""
+        self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
+    ) -> Gradients:
+        """The gradients, given those of the output y."""
         grad = Weights(*(torch.zeros_like(part) for part in weights))
         at, grad_at = Operands(self.scheme, weights), Operands(self.scheme, grad)
         with self._named("backward pass"):
-            grad_x, rebuilt = self._backward(y, grad_y, at, grad_at, layers, stored)
-        return grad_x, grad, rebuilt
+            grad_x, rebuilt = self._backward(feature_major(y), feature_major(grad_y), at, grad_at, layers, stored)
+        drift = None if rebuilt is None else _drift(feature_major(x), rebuilt)
+        return Gradients(sample_major(grad_x, x.shape), grad, drift)
 
     def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:
         """(y, dy/dx dx): the Jacobian-vector product, with the same exchanges; all linearised at x."""
+        start = feature_major(x)
         with self._named("tangent pass"):
-            at, state, change = Operands(self.scheme, weights), State(self.width), self._split(dx)
+            at, state, change = Operands(self.scheme, weights), State(self.width), self._split(feature_major(dx))
             for number in layers:
-                self._wide(number, state, x)
+                self._wide(number, state, start)
                 self._tangent_layer(number, at, state, change)
-            return self._join(state.parts) if layers else x, self._join(change)
+            y = self._join(state.parts) if layers else start
+            return sample_major(y, x.shape), sample_major(self._join(change), x.shape)
 
     @abstractmethod
     def _forward(self, x: Tensor, at: Operands, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]: ...

@@ -1,0 +1,148 @@
+"""Passes of a network whose agents all live here, carried out by compiled code (``kernels.passes``).
+
+They compute what the steppers compute, half-step by half-step; those stay as the portable form and as the check.
+Every exchange stays inside this process, and the ledger is told of it as if it had been made.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from types import SimpleNamespace
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdnn_dist.kernels.compiled_activations import CODES
+from hdnn_dist.kernels.passes import SERIAL, THREADED
+from hdnn_dist.kernels.tables import Schedule, schedule_of
+from hdnn_dist.programs import LayerProgram
+from hdnn_dist.stations import Scheme, Weights
+from hdnn_dist.steppers import Gradients, Stepper
+
+LANES, TILE = 16, 128  # columns of a tile: whole vectors, and few enough that the rows at hand stay in cache
+RANGES_PER_THREAD = 4
+WORTH_THREADS = 1 << 20  # products of a half-step, below which starting threads takes longer than they save
+
+
+class FusedStepper:
+    """Compiled passes of one scheme, whose layers are alike, at one width; tangents are left to ``portable``."""
+
+    def __init__(self, scheme: Scheme, portable: Stepper) -> None:
+        self.scheme = scheme
+        self.tangent = portable.tangent
+        self.width = portable.width
+        self.program = LayerProgram(scheme, scheme.layers.layouts[0], portable.dtype)
+        self._activation = CODES[scheme.activation.name]
+        self._place = np.argsort(np.concatenate([rows.numpy() for rows in scheme.rows.values()]))
+        self._tiles = -(-self.width // TILE)
+        self._columns = -(-self.width // (self._tiles * LANES)) * LANES
+        self._rows = self.program.layout.halo.rows
+        self._fields = self._room(portable.dtype, 4, self._rows * len(scheme.rows))
+        self._work = self._room(portable.dtype, 4, self._rows)
+        self._schedule = lru_cache(maxsize=None)(self._make_schedule)
+        self._compile(portable.dtype)
+
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+        """As ``Stepper.forward``."""
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
+        passes, schedule = self._threads()
+        about = self._about(weights, layers)
+        self.program.record(len(layers), self._row_bytes(x), reverse=False)
+        if not self.scheme.architecture.simultaneous:
+            passes.forward(_array(x), _array(y), **about, schedule=schedule)
+            return y, []
+        every = self.scheme.store_every
+        count = -(-len(layers) // every) if store else 0
+        stored = self._room(x.dtype, self._tiles if count else 0, count, len(self._place))
+        passes.euler_forward(_array(x), _array(y), stored, every, **about, schedule=schedule)
+        return y, [torch.from_numpy(stored)]
+
+    def backward(
+        self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
+    ) -> Gradients:
+        """As ``Stepper.backward``."""
+        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        grad = Weights(*(torch.from_numpy(np.zeros(part.shape, _array(x).dtype)) for part in weights))
+        passes, schedule = self._threads()
+        about = self._about(weights, layers) | self._gradients(grad)
+        self.program.record(len(layers), self._row_bytes(x), reverse=True)
+        if not self.scheme.architecture.simultaneous:
+            missed = np.zeros(2, dtype=about["weights"].dtype)
+            passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
+            return Gradients(grad_x, grad, torch.tensor(missed[0] / max(missed[1], 1)))
+        segment = self._room(x.dtype, self.scheme.store_every, len(self._place))
+        self.program.record(self._again(len(layers)), self._row_bytes(x), reverse=False)
+        passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
+        return Gradients(grad_x, grad, None)
+
+    def _compile(self, dtype: torch.dtype) -> None:
+        """Compile the passes, or read them from the cache, by a pass through no layer."""
+        layers, none = self.scheme.layers, range(0)
+        coupling = self.scheme.coupling
+        x = torch.zeros(self.width, len(self._place), dtype=dtype)
+        weights = Weights(
+            torch.zeros(0, layers.operators, layers.layouts[0].size, dtype=dtype),
+            torch.zeros(1, 0 if coupling.layout is None else coupling.layout.size, dtype=dtype),
+        )
+        y, stored = self.forward(x, weights, none, store=True)
+        self.backward(x, y, x, weights, none, stored)
+
+    def _about(self, weights: Weights, layers: range) -> dict[str, Any]:
+        """What every pass is told."""
+        program = self.program
+        coupling = weights.coupling if program.weights is None else program.weights
+        return {
+            "place": self._place,
+            "program": program.half_steps,
+            "tables": program.tables,
+            "weights": weights.blocks.detach().numpy(),
+            "coupling": program.coupling,
+            "A": None if program.coupling is None else coupling.detach().numpy(),
+            "code": self._activation,
+            "layers": (layers.start, layers.stop),
+            "fields": self._fields,
+            "work": self._work,
+        }
+
+    def _gradients(self, grad: Weights) -> dict[str, Any]:
+        """Where the gradients of the weights go; that of C has no rows where C is not trained."""
+        if self.program.coupling is None:
+            return {"G": grad.blocks.numpy(), "G_A": None}
+        coupling = grad.coupling if self.scheme.coupling.trained else grad.coupling[:0]
+        return {"G": grad.blocks.numpy(), "G_A": coupling.numpy()}
+
+    def _again(self, layers: int) -> int:
+        """How many layers the backward pass of forward Euler computes once more."""
+        return layers - -(-layers // self.scheme.store_every)
+
+    def _threads(self) -> tuple[SimpleNamespace, Schedule]:
+        """The passes, and who does what, for the number of threads that torch has now."""
+        threads = min(torch.get_num_threads(), _most_threads(), len(self.program.tables.blocks) // 2)
+        if threads < 2 or self.program.layout.entries * self.width < WORTH_THREADS:
+            return SERIAL, self._schedule(1)
+        numba.set_num_threads(threads)
+        return THREADED, self._schedule(threads)
+
+    def _make_schedule(self, threads: int) -> Schedule:
+        agents = len(self.program.tables.blocks)
+        return schedule_of(self.program.tables, 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2))
+
+    def _room(self, dtype: torch.dtype, *shape: int) -> np.ndarray:
+        return torch.zeros(*shape, self._columns, dtype=dtype).numpy()
+
+    def _row_bytes(self, x: Tensor) -> int:
+        return self.width * x.element_size()
+
+
+def _array(x: Tensor) -> np.ndarray:
+    """A view, or a copy of what is not contiguous: (batch, features, positions)."""
+    return x.detach().contiguous().view(*x.shape[:2], prod(x.shape[2:])).numpy()
+
+
+def _most_threads() -> int:
+    """The threads that numba has started, which is as many as can be used."""
+    return int(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]

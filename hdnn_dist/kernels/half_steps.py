@@ -1,0 +1,159 @@
+"""A half-step and its reverse on one tile, compiled.
+
+Every map here is linear in one block-sparse matrix A, of the form alpha A + beta A^T: K itself, -K^T (MS1), U - U^T
+(MS2, a trained J), X, X^T. Its adjoint is the same with alpha and beta swapped, and its gradient is
+alpha q x^T + beta x q^T. F(x) = s(L x + b), or K^T s(K x + b) where it is the ``gradient`` of a Hamiltonian.
+
+An agent takes part in two steps: it *responds*, from the blocks that it reads, and its block is *settled*, from what
+its readers responded. A list of steps says in which order: k for the response of agent k, ~k for settling its block.
+A block is settled as soon as its readers have responded, while what they wrote is in cache. Each step writes the
+agent's own rows only, and sums in a fixed order: so the result is the same in every order that is allowed, on any
+number of threads.
+
+Legend as in ``forms``: u enters the reverse, q = s'(z) K u (or s'(z) u), v leaves it. Fields are (rows, T).
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from hdnn_dist.kernels.compiled_activations import activate, activate_both
+from hdnn_dist.kernels.tiles import FAST, outer, product
+
+
+@njit(**FAST)
+def add_linear(out, o, x, tables, k, A, alpha, beta):
+    """out[o : o + rows of k] += ((alpha A + beta A^T) x) in the rows of agent k."""
+    if alpha != 0:
+        at = tables.blocks[k]
+        product(out, o, at.height, x, tables.slots, at.slot, at.width, A, at.entry, at.width, 1, alpha)
+    if beta != 0:
+        add_adjoint(out, o, x, tables, k, A, beta)
+
+
+@njit(**FAST)
+def add_adjoint(out, o, x, tables, k, A, scale):
+    """out[o : o + rows of block k] += scale A^T x, what all local readers of the block return, in ascending order."""
+    block = tables.blocks[k]
+    for n in range(block.readers, block.end):
+        by = tables.blocks[tables.readers[n].agent]
+        entry = by.entry + tables.readers[n].column
+        product(out, o, block.height, x, tables.rows, by.row, by.height, A, entry, 1, by.width, scale)
+
+
+@njit(**FAST)
+def add_outer(G, tables, k, q, x, scale):
+    """The gradient of the rows of agent k += scale q x^T: its own rows of q, the blocks of x that it reads."""
+    at = tables.blocks[k]
+    outer(G, at.entry, at.height, at.width, q, at.row, x, tables.slots, at.slot, scale)
+
+
+@njit(**FAST)
+def total(x, row):
+    """The sum of a row."""
+    result = x.dtype.type(0)
+    for j in range(x.shape[1]):
+        result += x[row, j]
+    return result
+
+
+@njit(**FAST)
+def fill(out, first, rows, value):
+    """out = value in some rows."""
+    for row in range(first, first + rows):
+        for j in range(out.shape[1]):
+            out[row, j] = value
+
+
+@njit(**FAST)
+def scaled_copy(out, x, first, rows, scale):
+    """out = scale x in some rows."""
+    for row in range(first, first + rows):
+        for j in range(x.shape[1]):
+            out[row, j] = scale * x[row, j]
+
+
+@njit(**FAST)
+def add_scaled(out, x, first, rows, scale):
+    """out += scale x in some rows."""
+    for row in range(first, first + rows):
+        for j in range(x.shape[1]):
+            out[row, j] += scale * x[row, j]
+
+
+@njit(**FAST)
+def _pre_activation(z, x, tables, k, K, b, alpha, beta):
+    """z = L x + b in the rows of agent k."""
+    row = tables.blocks[k].row
+    for r in range(tables.blocks[k].height):
+        fill(z, row + r, 1, K[b + tables.blocks[k].bias + r])
+    add_linear(z, row, x, tables, k, K, alpha, beta)
+
+
+@njit(**FAST)
+def forward_steps(steps, tables, K, b, code, gradient, alpha, beta, scale, x, s, out):
+    """Response: s = s(L x + b). Settling: out += scale K^T s, or scale s where F is not a gradient."""
+    for step in steps:
+        k = step if step >= 0 else ~step
+        row, rows = tables.blocks[k].row, tables.blocks[k].height
+        if step >= 0:
+            _pre_activation(s, x, tables, k, K, b, alpha, beta)
+            activate(code, s, row, rows)
+        elif gradient:
+            add_adjoint(out, row, s, tables, k, K, scale)
+        else:
+            add_scaled(out, s, row, rows, scale)
+
+
+@njit(**FAST)
+def reverse_steps(steps, tables, K, G, b, code, gradient, alpha, beta, scale, x, u, s, q, undo, f, v):
+    """Response: s = scale s(z) and q = scale s'(z) K u (or u), z = L x + b, with their share in the gradients.
+
+    Settling: f += undo K^T s (or s), v += L^T q, and the share of beta in the gradient.
+    """
+    for step in steps:
+        k = step if step >= 0 else ~step
+        row, rows = tables.blocks[k].row, tables.blocks[k].height
+        if step >= 0:
+            _pre_activation(s, x, tables, k, K, b, alpha, beta)
+            if gradient:
+                fill(q, row, rows, 0)
+                add_linear(q, row, u, tables, k, K, scale, 0)
+            else:
+                scaled_copy(q, u, row, rows, scale)
+            activate_both(code, s, q, row, rows)
+            scaled_copy(s, s, row, rows, scale)
+            for r in range(rows):
+                G[b + tables.blocks[k].bias + r] += total(q, row + r)
+            if alpha != 0:
+                add_outer(G, tables, k, q, x, alpha)
+            if gradient:
+                add_outer(G, tables, k, s, u, alpha)
+        else:
+            if undo != 0:
+                if gradient:
+                    add_adjoint(f, row, s, tables, k, K, undo)
+                else:
+                    add_scaled(f, s, row, rows, undo)
+            add_linear(v, row, q, tables, k, K, beta, alpha)
+            if beta != 0:
+                add_outer(G, tables, k, x, q, beta)
+
+
+@njit(**FAST)
+def couple(first, last, tables, A, alpha, beta, damping, scale, f, out):
+    """out += scale C f in the rows of some agents, with C = alpha A + beta A^T - damping I."""
+    for k in range(first, last):
+        add_linear(out, tables.blocks[k].row, f, tables, k, A, scale * alpha, scale * beta)
+        if damping != 0:
+            add_scaled(out, f, tables.blocks[k].row, tables.blocks[k].height, -scale * damping)
+
+
+@njit(**FAST)
+def couple_gradient(first, last, tables, G, alpha, beta, f, g):
+    """The gradient of A += alpha g f^T + beta f g^T, for C as in ``couple``."""
+    for k in range(first, last):
+        if alpha != 0:
+            add_outer(G, tables, k, g, f, alpha)
+        if beta != 0:
+            add_outer(G, tables, k, f, g, beta)

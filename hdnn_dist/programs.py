@@ -1,0 +1,98 @@
+"""A layer as the compiled passes want it: half-steps and blocks in tables, and its exchanges counted."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hdnn_dist.architectures import HalfStep
+from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.couplings import halves_rows
+from hdnn_dist.halo import Halo
+from hdnn_dist.kernels.passes import HALF_STEP
+from hdnn_dist.kernels.tables import Tables, tables_of
+from hdnn_dist.patterns import Pattern
+from hdnn_dist.stations import Scheme
+
+COUPLINGS = {"identity": (0.0, 0.0), "canonical": (1.0, 0.0), "block": (1.0, 0.0), "skew": (1.0, -1.0)}  # forth, back
+
+
+class LayerProgram:
+    """One kind of layer of a scheme whose agents all live here.
+
+    ``half_steps``: as ``kernels.passes`` reads them; ``coupling``: the tables of C, ``None`` where it is the identity;
+    ``weights``: of C where it has none of its own, that is J1 in blocks.
+    """
+
+    def __init__(self, scheme: Scheme, layout: BlockLayout, dtype: torch.dtype) -> None:
+        self.scheme, self.layout = scheme, layout
+        self.tables = tables_of(layout)
+        self.coupling: Tables | None = None
+        self.weights: torch.Tensor | None = None
+        plan = scheme.coupling
+        if plan.kind == "canonical":
+            blocks, self.weights = _canonical_blocks(scheme, layout.halo, dtype)
+            self.coupling = tables_of(blocks)
+        elif plan.layout is not None:
+            self.coupling = tables_of(plan.layout)
+        self.half_steps = np.array([self._row(half) for half in scheme.architecture.layer], dtype=HALF_STEP)
+
+    def _row(self, half: HalfStep) -> tuple[float, ...]:
+        scheme, form = self.scheme, half.form
+        parts = list(scheme.rows)
+        forth, back = COUPLINGS[scheme.coupling.kind]
+        if half.coupled == "CT":
+            forth, back = back, forth
+        scale = 1.0 if half.replaces else half.factor * scheme.step
+        bias = self.layout.entries + half.bias * self.layout.halo.rows
+        return (
+            parts.index(half.source), parts.index(half.target), half.operator, bias, form.gradient, half.replaces,
+            scale, form.alpha, form.beta, forth, back, scheme.coupling.damping,
+        )  # fmt: skip
+
+    def record(self, layers: int, row_bytes: int, reverse: bool) -> None:
+        """Tell the ledger of the exchanges of one pass through some layers."""
+        for half in self.scheme.architecture.layer:
+            self._record_form(half, layers, row_bytes, reverse)
+            if half.coupled and self.scheme.coupling.layout is not None:
+                self._record_coupling(half, layers, row_bytes, reverse)
+
+    def _record_form(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
+        halo, form = self.layout.halo, half.form
+        if reverse and form.gradient:
+            halo.gather_route.record(2 * row_bytes, 0, 0, layers)
+            halo.scatter_route.record((2 if self._rebuilds(half) else 1) * row_bytes, 0, 0, layers)
+            return
+        gathers, scatters = int(form.alpha != 0), int(form.beta != 0 or form.gradient)
+        if reverse:  # L as in the forward pass, and its adjoint
+            gathers = scatters = gathers + scatters if gathers and scatters else 1
+        halo.gather_route.record(row_bytes, 0, 0, gathers * layers)
+        halo.scatter_route.record(row_bytes, 0, 0, scatters * layers)
+
+    def _rebuilds(self, half: HalfStep) -> bool:
+        """Whether the reverse of this half-step needs F once more."""
+        trained = self.scheme.coupling.trained and half.coupled is not None
+        return trained or not self.scheme.architecture.simultaneous
+
+    def _record_coupling(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
+        assert self.scheme.coupling.layout is not None
+        halo = self.scheme.coupling.layout.halo
+        skew, transposed = self.scheme.coupling.kind == "skew", half.coupled == "CT"
+        applied = int(not reverse or self._rebuilds(half))
+        gathers = applied * (skew or not transposed) + reverse * (skew or transposed)
+        scatters = applied * (skew or transposed) + reverse * (skew or not transposed)
+        halo.gather_route.record(row_bytes, 0, 0, gathers * layers)
+        halo.scatter_route.record(row_bytes, 0, 0, scatters * layers)
+
+
+def _canonical_blocks(scheme: Scheme, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:
+    """J1 = [0 -I; I 0] on the halves of each agent, as blocks on the diagonal: their layout and (1, entries)."""
+    agents = np.arange(len(halo.sizes))
+    pattern = Pattern(len(agents), agents, agents)
+    layout = BlockLayout(Halo(halo.agents, pattern, halo.sizes), pattern, biases=0)
+    rows, columns, _ = layout.positions()
+    first, second = halves_rows(scheme.features)
+    partner, sign = np.empty(halo.rows, dtype=np.int64), np.empty(halo.rows)
+    partner[first], partner[second], sign[first], sign[second] = second, first, -1.0, 1.0
+    values = np.where(columns == partner[rows], sign[rows], 0.0)
+    return layout, torch.as_tensor(values[np.newaxis], dtype=dtype)
