@@ -26,10 +26,15 @@ from hdnn_dist.kernels.torch_kernel import BlockProduct
 
 
 class Blocks(NamedTuple):
-    """One operator in one layer. ``K``: per group (A, rows, columns); ``b``: (rows, 1) in the order of the groups."""
+    """One operator in one layer. ``K``: per group (A, rows, columns); ``b``: (rows, 1) in the order of the groups.
+
+    ``flat``: (size,) all of its K and biases as they lie in memory; ``bias``: which of the biases b is.
+    """
 
     K: Sequence[Tensor]
     b: Tensor
+    flat: Tensor
+    bias: int
 
 
 class Form(ABC):

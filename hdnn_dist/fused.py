@@ -1,4 +1,4 @@
-"""Passes of a network whose agents all live here, carried out by compiled code (``kernels.passes``).
+"""Passes carried out by compiled code (``kernels.passes``), all layers at once where all agents live here.
 
 They compute what the steppers compute, half-step by half-step; those stay as the portable form and as the check.
 Every exchange stays inside this process, and the ledger is told of it as if it had been made.
@@ -6,6 +6,7 @@ Every exchange stays inside this process, and the ledger is told of it as if it 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from types import SimpleNamespace
@@ -16,26 +17,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdnn_dist.compiled_forms import compile_forms, compiled, given
 from hdnn_dist.kernels.compiled_activations import CODES
-from hdnn_dist.kernels.passes import SERIAL, THREADED
-from hdnn_dist.kernels.tables import Schedule, schedule_of
+from hdnn_dist.kernels.passes import SERIAL, THREADED, Plan
+from hdnn_dist.kernels.tables import TILE, Schedule, schedule_of
 from hdnn_dist.programs import LayerProgram
 from hdnn_dist.stations import Scheme, Weights
-from hdnn_dist.steppers import Gradients, Stepper
+from hdnn_dist.steppers import Gradients, Propagator, Stepper
 
-LANES, TILE = 16, 128  # columns of a tile: whole vectors, and few enough that the rows at hand stay in cache
+LANES = 16  # a tile has a multiple of so many columns, whole vectors
 RANGES_PER_THREAD = 4
 WORTH_THREADS = 1 << 20  # products of a half-step, below which starting threads takes longer than they save
 
 
+def fused(scheme: Scheme, portable: Stepper) -> Propagator:
+    """Compiled passes in place of ``portable``: whole passes where all agents live here and all layers are alike.
+
+    Elsewhere the stepper stays, and what it does between two exchanges is compiled.
+    """
+    if scheme.layers.alike and not scheme.layers.layouts[0].halo.agents.world.size > 1:
+        return FusedStepper(scheme, portable)
+    compile_forms(scheme.architecture.layer[0].form.gradient, portable.dtype)
+    spread = replace(scheme, architecture=compiled(scheme.architecture))
+    stepper = type(portable)(spread, portable.width, portable.dtype)
+    stepper.kernel = FusedStepper.kernel
+    return stepper
+
+
 class FusedStepper:
     """Compiled passes of one scheme, whose layers are alike, at one width; tangents are left to ``portable``."""
+
+    kernel = "fused"
 
     def __init__(self, scheme: Scheme, portable: Stepper) -> None:
         self.scheme = scheme
         self.tangent = portable.tangent
         self.width = portable.width
         self.program = LayerProgram(scheme, scheme.layers.layouts[0], portable.dtype)
+        self._gradient = scheme.architecture.layer[0].form.gradient
         self._activation = CODES[scheme.activation.name]
         self._place = np.argsort(np.concatenate([rows.numpy() for rows in scheme.rows.values()]))
         self._tiles = -(-self.width // TILE)
@@ -62,22 +81,29 @@ class FusedStepper:
         return y, [torch.from_numpy(stored)]
 
     def backward(
-        self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
+        self,
+        x: Tensor,
+        y: Tensor,
+        grad_y: Tensor,
+        weights: Weights,
+        layers: range,
+        stored: list[Tensor],
+        of_input: bool = True,
     ) -> Gradients:
         """As ``Stepper.backward``."""
-        grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        grad_x = torch.empty_like(x if of_input else x[:0], memory_format=torch.contiguous_format)
         grad = Weights(*(torch.from_numpy(np.zeros(part.shape, _array(x).dtype)) for part in weights))
         passes, schedule = self._threads()
         about = self._about(weights, layers) | self._gradients(grad)
         self.program.record(len(layers), self._row_bytes(x), reverse=True)
         if not self.scheme.architecture.simultaneous:
-            missed = np.zeros(2, dtype=about["weights"].dtype)
+            missed = np.zeros(2, dtype=self._work.dtype)
             passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
-            return Gradients(grad_x, grad, torch.tensor(missed[0] / max(missed[1], 1)))
+            return Gradients(grad_x if of_input else None, grad, torch.tensor(missed[0] / max(missed[1], 1)))
         segment = self._room(x.dtype, self.scheme.store_every, len(self._place))
         self.program.record(self._again(len(layers)), self._row_bytes(x), reverse=False)
         passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
-        return Gradients(grad_x, grad, None)
+        return Gradients(grad_x if of_input else None, grad, None)
 
     def _compile(self, dtype: torch.dtype) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
@@ -95,25 +121,21 @@ class FusedStepper:
         """What every pass is told."""
         program = self.program
         coupling = weights.coupling if program.weights is None else program.weights
+        blocks, A = (part.detach().contiguous().numpy() for part in (weights.blocks, coupling))
         return {
-            "place": self._place,
-            "program": program.half_steps,
-            "tables": program.tables,
-            "weights": weights.blocks.detach().numpy(),
-            "coupling": program.coupling,
-            "A": None if program.coupling is None else coupling.detach().numpy(),
-            "code": self._activation,
             "layers": (layers.start, layers.stop),
+            "plan": Plan(program.half_steps, self._activation, self._place, program.tables, blocks, A),
+            "gradient": given(self._gradient),
+            "pointwise": given(not self._gradient),
+            "coupling": program.coupling,
             "fields": self._fields,
             "work": self._work,
         }
 
     def _gradients(self, grad: Weights) -> dict[str, Any]:
-        """Where the gradients of the weights go; that of C has no rows where C is not trained."""
-        if self.program.coupling is None:
-            return {"G": grad.blocks.numpy(), "G_A": None}
+        """Where the gradients of the weights go."""
         coupling = grad.coupling if self.scheme.coupling.trained else grad.coupling[:0]
-        return {"G": grad.blocks.numpy(), "G_A": coupling.numpy()}
+        return {"grads": (grad.blocks.numpy(), coupling.numpy())}
 
     def _again(self, layers: int) -> int:
         """How many layers the backward pass of forward Euler computes once more."""
@@ -121,14 +143,14 @@ class FusedStepper:
 
     def _threads(self) -> tuple[SimpleNamespace, Schedule]:
         """The passes, and who does what, for the number of threads that torch has now."""
-        threads = min(torch.get_num_threads(), _most_threads(), len(self.program.tables.blocks) // 2)
+        threads = min(torch.get_num_threads(), _most_threads(), self.program.tables.agents // 2)
         if threads < 2 or self.program.layout.entries * self.width < WORTH_THREADS:
             return SERIAL, self._schedule(1)
         numba.set_num_threads(threads)
         return THREADED, self._schedule(threads)
 
     def _make_schedule(self, threads: int) -> Schedule:
-        agents = len(self.program.tables.blocks)
+        agents = self.program.tables.agents
         return schedule_of(self.program.tables, 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2))
 
     def _room(self, dtype: torch.dtype, *shape: int) -> np.ndarray:

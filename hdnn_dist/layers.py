@@ -14,8 +14,8 @@ from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.patterns import Pattern
 
 Operands = tuple[
-    tuple[Tensor, ...], tuple[Tensor, ...]
-]  # of one operator in one layer: K of every group, biases (rows, 1)
+    tuple[Tensor, ...], tuple[Tensor, ...], Tensor
+]  # of one operator in one layer: K of every group, biases (rows, 1), and all of it as it lies in memory, (size,)
 
 
 class Layers:
@@ -90,7 +90,7 @@ class LayerViews:
         self._views: list[list[Operands]] = []
 
     def of(self, layer: int, operator: int) -> Operands:
-        """K of every group, and the biases, of an operator."""
+        """K of every group, the biases, and both as they lie in memory, of an operator."""
         chunk, place = divmod(layer, self.CHUNK if self._layers.alike else 1)
         if chunk != self._cut_at:
             self._cut_at, self._views = chunk, self._cut(chunk)
@@ -109,7 +109,7 @@ def _operands(layout: BlockLayout, weights: Tensor) -> list[Operands]:
     K = zip(*(group.matrices(weights).unbind(0) for group in layout.groups), strict=True)
     biases = (layout.size - layout.entries) // layout.halo.rows
     b = zip(*(layout.bias(weights, number).unsqueeze(-1).unbind(0) for number in range(biases)), strict=True)
-    return list(zip(K, b, strict=True))
+    return list(zip(K, b, weights.unbind(0), strict=True))
 
 
 def check_graphs(graphs: Sequence[CommunicationGraph], layers: int, whole: CommunicationGraph) -> None:

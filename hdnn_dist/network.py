@@ -124,7 +124,8 @@ class HDNN(nn.Module):
         ``layers``: only these, a slice without a stride. Every rank has to call it, with the same batch and positions.
         """
         self._check_input(x)
-        y: Tensor = _Propagation.apply(x, self.weights, self.coupling, self, range(self.layers)[layers])
+        chosen, grad = range(self.layers)[layers], torch.is_grad_enabled()
+        y: Tensor = _Propagation.apply(x, self.weights, self.coupling, self, chosen, grad)
         return y
 
     def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
@@ -137,6 +138,10 @@ class HDNN(nn.Module):
         stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
         with torch.no_grad():
             return stepper.tangent(x, dx, Weights(self.weights, self.coupling), range(self.layers)[layers])
+
+    def kernel_for(self, samples: int) -> str:
+        """The kernel that carries out a pass of so many samples, times positions, on this rank."""
+        return self._stepper(samples, self.weights.dtype).kernel
 
     @property
     def drift(self) -> float | None:
@@ -277,9 +282,9 @@ class _Propagation(torch.autograd.Function):
     """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN, layers: range) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN, layers: range, grad: bool) -> Tensor:
         stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
-        store = any(ctx.needs_input_grad)
+        store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
         y, stored = stepper.forward(x, Weights(weights, coupling), layers, store)
         ctx.net, ctx.stepper, ctx.stored, ctx.layers = net, stepper, stored, layers
         ctx.save_for_backward(x, y, weights, coupling)
@@ -289,10 +294,11 @@ class _Propagation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, y, weights, coupling = ctx.saved_tensors
-        grad = ctx.stepper.backward(x, y, grad_y, Weights(weights, coupling), ctx.layers, ctx.stored)
+        given = Weights(weights, coupling)
+        grad = ctx.stepper.backward(x, y, grad_y, given, ctx.layers, ctx.stored, ctx.needs_input_grad[0])
         if grad.drift is not None:
             ctx.net._watch_drift(grad.drift)
-        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None
+        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None
 
 
 def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray:

@@ -46,7 +46,7 @@ class LayerProgram:
         scale = 1.0 if half.replaces else half.factor * scheme.step
         bias = self.layout.entries + half.bias * self.layout.halo.rows
         return (
-            parts.index(half.source), parts.index(half.target), half.operator, bias, form.gradient, half.replaces,
+            parts.index(half.source), parts.index(half.target), half.operator, bias, half.replaces,
             scale, form.alpha, form.beta, forth, back, scheme.coupling.damping,
         )  # fmt: skip
 

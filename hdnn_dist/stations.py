@@ -68,8 +68,8 @@ class Operands:
 
     def of(self, layer: int, half: HalfStep) -> Blocks:
         """K and b of a half-step."""
-        K, biases = self._views.of(layer, half.operator)
-        return Blocks(K, biases[half.bias])
+        K, biases, flat = self._views.of(layer, half.operator)
+        return Blocks(K, biases[half.bias], flat, half.bias)
 
     def coupling(self, layer: int) -> tuple[Tensor, ...]:
         """The blocks of the coupling, which is one for all layers or one for each."""

@@ -34,18 +34,27 @@ class Gradients(NamedTuple):
     stored.
     """
 
-    x: Tensor
+    x: Tensor | None
     weights: Weights
     drift: Tensor | None
 
 
 class Propagator(Protocol):
-    """What carries a network's passes out. States are (batch, local features, positions...)."""
+    """What carries the passes out, by the ``kernel`` of that name. States are (batch, local features, positions...)."""
+
+    kernel: str
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]: ...
 
     def backward(
-        self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
+        self,
+        x: Tensor,
+        y: Tensor,
+        grad_y: Tensor,
+        weights: Weights,
+        layers: range,
+        stored: list[Tensor],
+        of_input: bool = True,
     ) -> Gradients: ...
 
     def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]: ...
@@ -68,6 +77,8 @@ def _drift(x: Tensor, rebuilt: Tensor) -> Tensor:
 class Stepper(ABC):
     """Propagates one width; holds the buffers of that width, the backward ones from the first backward pass on."""
 
+    kernel = "torch"
+
     def __init__(self, scheme: Scheme, width: int, dtype: torch.dtype) -> None:
         self.scheme = scheme
         self.width = width
@@ -82,9 +93,16 @@ class Stepper(ABC):
         return sample_major(y, x.shape), stored
 
     def backward(
-        self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, layers: range, stored: list[Tensor]
+        self,
+        x: Tensor,
+        y: Tensor,
+        grad_y: Tensor,
+        weights: Weights,
+        layers: range,
+        stored: list[Tensor],
+        of_input: bool = True,
     ) -> Gradients:
-        """The gradients, given those of the output y."""
+        """The gradients, given those of the output y; that of the input may be ``None`` where it is not asked for."""
         grad = Weights(*(torch.zeros_like(part) for part in weights))
         at, grad_at = Operands(self.scheme, weights), Operands(self.scheme, grad)
         with self._named("backward pass"):

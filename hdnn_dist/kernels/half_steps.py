@@ -2,7 +2,8 @@
 
 Every map here is linear in one block-sparse matrix A, of the form alpha A + beta A^T: K itself, -K^T (MS1), U - U^T
 (MS2, a trained J), X, X^T. Its adjoint is the same with alpha and beta swapped, and its gradient is
-alpha q x^T + beta x q^T. F(x) = s(L x + b), or K^T s(K x + b) where it is the ``gradient`` of a Hamiltonian.
+alpha q x^T + beta x q^T. F is the ``gradient`` of a Hamiltonian, K^T s(K x + b), or ``pointwise``, s(L x + b) with such
+an L = alpha K + beta K^T.
 
 An agent takes part in two steps: it *responds*, from the blocks that it reads, and its block is *settled*, from what
 its readers responded. A list of steps says in which order: k for the response of agent k, ~k for settling its block.
@@ -19,16 +20,6 @@ from numba import njit
 
 from hdnn_dist.kernels.compiled_activations import activate, activate_both
 from hdnn_dist.kernels.tiles import FAST, outer, product
-
-
-@njit(**FAST)
-def add_linear(out, o, x, tables, k, A, alpha, beta):
-    """out[o : o + rows of k] += ((alpha A + beta A^T) x) in the rows of agent k."""
-    if alpha != 0:
-        at = tables.blocks[k]
-        product(out, o, at.height, x, tables.slots, at.slot, at.width, A, at.entry, at.width, 1, alpha)
-    if beta != 0:
-        add_adjoint(out, o, x, tables, k, A, beta)
 
 
 @njit(**FAST)
@@ -82,59 +73,109 @@ def add_scaled(out, x, first, rows, scale):
 
 
 @njit(**FAST)
-def _pre_activation(z, x, tables, k, K, b, alpha, beta):
-    """z = L x + b in the rows of agent k."""
-    row = tables.blocks[k].row
-    for r in range(tables.blocks[k].height):
-        fill(z, row + r, 1, K[b + tables.blocks[k].bias + r])
-    add_linear(z, row, x, tables, k, K, alpha, beta)
+def add_product(out, o, x, tables, k, A, scale):
+    """out[o : o + rows of agent k] += scale A x."""
+    at = tables.blocks[k]
+    product(out, o, at.height, x, tables.slots, at.slot, at.width, A, at.entry, at.width, 1, scale)
 
 
 @njit(**FAST)
-def forward_steps(steps, tables, K, b, code, gradient, alpha, beta, scale, x, s, out):
-    """Response: s = s(L x + b). Settling: out += scale K^T s, or scale s where F is not a gradient."""
+def add_linear(out, o, x, tables, k, A, alpha, beta):
+    """out[o : o + rows of agent k] += ((alpha A + beta A^T) x) in the rows of agent k."""
+    if alpha != 0:
+        add_product(out, o, x, tables, k, A, alpha)
+    if beta != 0:
+        add_adjoint(out, o, x, tables, k, A, beta)
+
+
+@njit(**FAST)
+def _set_bias(z, tables, k, b):
+    """z = b in the rows of agent k; ``b``: the biases of all agents."""
+    block = tables.blocks[k]
+    for r in range(block.height):
+        fill(z, block.row + r, 1, b[block.bias + r])
+
+
+@njit(**FAST)
+def _add_totals(G, tables, k, q):
+    """The gradient of the bias of agent k += q, summed over the tile."""
+    block = tables.blocks[k]
+    for r in range(block.height):
+        G[block.bias + r] += total(q, block.row + r)
+
+
+@njit(**FAST)
+def gradient_forward(steps, tables, K, b, code, scale, x, s, out):
+    """Response: s = s(K x + b). Settling: out += scale K^T s."""
     for step in steps:
-        k = step if step >= 0 else ~step
-        row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            _pre_activation(s, x, tables, k, K, b, alpha, beta)
-            activate(code, s, row, rows)
-        elif gradient:
-            add_adjoint(out, row, s, tables, k, K, scale)
+            _set_bias(s, tables, step, b)
+            add_product(s, tables.blocks[step].row, x, tables, step, K, K.dtype.type(1))
+            activate(code, s, tables.blocks[step].row, tables.blocks[step].height)
         else:
-            add_scaled(out, s, row, rows, scale)
+            add_adjoint(out, tables.blocks[~step].row, s, tables, ~step, K, scale)
 
 
 @njit(**FAST)
-def reverse_steps(steps, tables, K, G, b, code, gradient, alpha, beta, scale, x, u, s, q, undo, f, v):
-    """Response: s = scale s(z) and q = scale s'(z) K u (or u), z = L x + b, with their share in the gradients.
+def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo, f, v):
+    """Response: s = scale s(z) and q = scale s'(z) K u, z = K x + b; G += q x^T + s u^T and G_b += q.
 
-    Settling: f += undo K^T s (or s), v += L^T q, and the share of beta in the gradient.
+    Settling: f += undo K^T s and v += K^T q.
     """
     for step in steps:
         k = step if step >= 0 else ~step
         row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            _pre_activation(s, x, tables, k, K, b, alpha, beta)
-            if gradient:
-                fill(q, row, rows, 0)
-                add_linear(q, row, u, tables, k, K, scale, 0)
-            else:
-                scaled_copy(q, u, row, rows, scale)
+            _set_bias(s, tables, k, b)
+            add_product(s, row, x, tables, k, K, K.dtype.type(1))
+            fill(q, row, rows, 0)
+            add_product(q, row, u, tables, k, K, scale)
             activate_both(code, s, q, row, rows)
             scaled_copy(s, s, row, rows, scale)
-            for r in range(rows):
-                G[b + tables.blocks[k].bias + r] += total(q, row + r)
-            if alpha != 0:
-                add_outer(G, tables, k, q, x, alpha)
-            if gradient:
-                add_outer(G, tables, k, s, u, alpha)
+            _add_totals(G_b, tables, k, q)
+            add_outer(G, tables, k, q, x, K.dtype.type(1))
+            add_outer(G, tables, k, s, u, K.dtype.type(1))
         else:
             if undo != 0:
-                if gradient:
-                    add_adjoint(f, row, s, tables, k, K, undo)
-                else:
-                    add_scaled(f, s, row, rows, undo)
+                add_adjoint(f, row, s, tables, k, K, undo)
+            add_adjoint(v, row, q, tables, k, K, K.dtype.type(1))
+
+
+@njit(**FAST)
+def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, out):
+    """Response: s = s(L x + b). Settling: out += scale s."""
+    for step in steps:
+        k = step if step >= 0 else ~step
+        row, rows = tables.blocks[k].row, tables.blocks[k].height
+        if step >= 0:
+            _set_bias(s, tables, k, b)
+            add_linear(s, row, x, tables, k, K, alpha, beta)
+            activate(code, s, row, rows)
+        else:
+            add_scaled(out, s, row, rows, scale)
+
+
+@njit(**FAST)
+def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, u, s, q, undo, f, v):
+    """Response: s = scale s(z) and q = scale s'(z) u, z = L x + b; the share of alpha in G, and G_b += q.
+
+    Settling: f += undo s, v += L^T q, and the share of beta in G.
+    """
+    for step in steps:
+        k = step if step >= 0 else ~step
+        row, rows = tables.blocks[k].row, tables.blocks[k].height
+        if step >= 0:
+            _set_bias(s, tables, k, b)
+            add_linear(s, row, x, tables, k, K, alpha, beta)
+            scaled_copy(q, u, row, rows, scale)
+            activate_both(code, s, q, row, rows)
+            scaled_copy(s, s, row, rows, scale)
+            _add_totals(G_b, tables, k, q)
+            if alpha != 0:
+                add_outer(G, tables, k, q, x, alpha)
+        else:
+            if undo != 0:
+                add_scaled(f, s, row, rows, undo)
             add_linear(v, row, q, tables, k, K, beta, alpha)
             if beta != 0:
                 add_outer(G, tables, k, x, q, beta)

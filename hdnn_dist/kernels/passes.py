@@ -8,21 +8,49 @@ Each pass is compiled twice: for one thread, and with the agents of each phase s
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from types import FunctionType, SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
 
-from hdnn_dist.kernels.half_steps import couple, couple_gradient, fill, forward_steps, reverse_steps
+from hdnn_dist.kernels.half_steps import (
+    couple,
+    couple_gradient,
+    fill,
+    gradient_forward,
+    gradient_reverse,
+    pointwise_forward,
+    pointwise_reverse,
+)
+from hdnn_dist.kernels.tables import Tables
 from hdnn_dist.kernels.tiles import FAST
 from hdnn_dist.kernels.transfers import blank, load, miss, store
 
-# A half-step. ``source``, ``target``: parts; L = alpha K + beta K^T; ``gradient``: F(x) = K^T s(K x + b), else
-# s(L x + b); C = forth A + back A^T - damping I, where there is one.
+# A half-step. ``source``, ``target``: parts; ``bias``: where it begins; F(x) = s(L x + b) with L = alpha K + beta K^T,
+# or K^T s(K x + b); C = forth A + back A^T - damping I.
 HALF_STEP = np.dtype(
-    [(name, np.int64) for name in ["source", "target", "operator", "bias", "gradient", "replaces"]]
+    [(name, np.int64) for name in ["source", "target", "operator", "bias", "replaces"]]
     + [(name, np.float64) for name in ["scale", "alpha", "beta", "forth", "back", "damping"]]
 )
+
+
+class Plan(NamedTuple):
+    """What every pass is told. ``half_steps``: of a layer; ``code``: of the activation; ``place``: (features,) the row
+    of a tile for each; ``weights``: (layers, operators, size); ``A``: (1 or layers, size) of the coupling, if any.
+
+    Beside it a pass is given three arguments, of which ``None`` says what there is not, so that it is not compiled:
+    ``gradient``, F(x) = K^T s(K x + b); ``pointwise``, F(x) = s(L x + b); ``coupling``, the tables of C.
+    """
+
+    half_steps: np.ndarray
+    code: int
+    place: np.ndarray
+    tables: Tables
+    weights: np.ndarray
+    A: np.ndarray
 
 
 @njit(**FAST)
@@ -32,11 +60,11 @@ def copy(out, x):
             out[row, j] = x[row, j]
 
 
-def _half_step(half, layer, tables, weights, coupling, A, code, state, out, work, schedule):
+def _half_step(half, layer, plan, gradient, pointwise, coupling, state, out, work, schedule):
     """out[target] += scale C F(state[source])."""
-    n, number, K = work.shape[1], weights.dtype.type, weights[layer, half.operator]
+    n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], out[half.target * n : (half.target + 1) * n]
-    s, f, bias, gradient = work[0], target, half.bias, half.gradient
+    s, f, b, tables, code = work[0], target, K[half.bias :], plan.tables, plan.code
     scale, alpha, beta = number(half.scale), number(half.alpha), number(half.beta)
     if half.replaces:
         fill(target, 0, n, 0)
@@ -46,94 +74,119 @@ def _half_step(half, layer, tables, weights, coupling, A, code, state, out, work
     for phase in range(len(schedule.start) - 1):
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
-            forward_steps(steps, tables, K, bias, code, gradient, alpha, beta, scale, x, s, f)
+            if gradient is not None:
+                gradient_forward(steps, tables, K, b, code, scale, x, s, f)
+            if pointwise is not None:
+                pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, f)
     if coupling is not None:
-        C = A[min(layer, len(A) - 1)]
+        A = plan.A[min(layer, len(plan.A) - 1)]
         forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
         for c in prange(len(schedule.range) - 1):
-            couple(schedule.range[c], schedule.range[c + 1], coupling, C, forth, back, damping, one, f, target)
+            couple(schedule.range[c], schedule.range[c + 1], coupling, A, forth, back, damping, one, f, target)
 
 
-def _reverse(half, layer, tables, weights, G, coupling, A, G_A, code, state, grad, leaving, undo, work, schedule):
+def _reverse(half, layer, plan, grads, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule):
     """leaving[source] += dF^T C^T grad[target], the gradients of the weights, and the half-step undone if ``undo``."""
-    n, number, K = work.shape[1], weights.dtype.type, weights[layer, half.operator]
+    n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], state[half.target * n : (half.target + 1) * n]
     g, v = grad[half.target * n : (half.target + 1) * n], leaving[half.source * n : (half.source + 1) * n]
-    s, f, q, u, bias, gradient, G_K = work[0], target, work[2], g, half.bias, half.gradient, G[layer, half.operator]
+    s, f, q, u, b, tables, code = work[0], target, work[2], g, K[half.bias :], plan.tables, plan.code
+    G, G_b = grads[0][layer, half.operator], grads[0][layer, half.operator, half.bias :]
     scale, alpha, beta, subtract = number(half.scale), number(half.alpha), number(half.beta), number(-1 if undo else 0)
     if coupling is not None:
-        f, u, subtract, C = work[1], work[3], number(1), A[min(layer, len(A) - 1)]
+        f, u, subtract, A = work[1], work[3], number(1), plan.A[min(layer, len(plan.A) - 1)]
         forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
         fill(f, 0, n, 0)
         fill(u, 0, n, 0)
         for c in prange(len(schedule.range) - 1):
-            couple(schedule.range[c], schedule.range[c + 1], coupling, C, back, forth, damping, one, g, u)
+            couple(schedule.range[c], schedule.range[c + 1], coupling, A, back, forth, damping, one, g, u)
     for phase in range(len(schedule.start) - 1):
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
-            reverse_steps(steps, tables, K, G_K, bias, code, gradient, alpha, beta, scale, x, u, s, q, subtract, f, v)
+            if gradient is not None:
+                gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, subtract, f, v)
+            if pointwise is not None:
+                pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, u, s, q, subtract, f, v)
     if coupling is not None:
-        trained = len(G_A) > 0
-        G_C = G_A[min(layer, len(G_A) - 1)] if trained else C
+        trained = len(grads[1]) > 0
+        G_A = grads[1][min(layer, len(grads[1]) - 1)] if trained else A
         for c in prange(len(schedule.range) - 1):
             first, last = schedule.range[c], schedule.range[c + 1]
             if undo:
-                couple(first, last, coupling, C, forth, back, damping, -one, f, target)
+                couple(first, last, coupling, A, forth, back, damping, -one, f, target)
             if trained:
-                couple_gradient(first, last, coupling, G_C, forth, back, f, g)
+                couple_gradient(first, last, coupling, G_A, forth, back, f, g)
 
 
-def forward(x, y, place, program, tables, weights, coupling, A, code, layers, fields, work, schedule):
+def _load(tile, x, place, start, schedule):
+    """Samples into a tile, its features spread over threads."""
+    features, pieces = len(place), len(schedule.range) - 1
+    for c in prange(pieces):
+        load(tile, x, place, start, c * features // pieces, (c + 1) * features // pieces)
+
+
+def _store(x, tile, place, start, schedule):
+    """And back, where x has room."""
+    features, pieces = len(place), len(schedule.range) - 1
+    for c in prange(pieces if len(x) else 0):
+        store(x, tile, place, start, c * features // pieces, (c + 1) * features // pieces)
+
+
+def forward(x, y, layers, plan, gradient, pointwise, coupling, fields, work, schedule):
     """y = the state after the layers, where half-steps alternate."""
     width, state = fields.shape[2], fields[0]
     for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
-        load(state, x, place, t * width)
+        _load(state, x, plan.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
-            for i in range(len(program)):
-                _half_step(program[i], layer, tables, weights, coupling, A, code, state, state, work, schedule)
-        store(y, state, place, t * width)
+            for i in range(len(plan.half_steps)):
+                half = plan.half_steps[i]
+                _half_step(half, layer, plan, gradient, pointwise, coupling, state, state, work, schedule)
+        _store(y, state, plan.place, t * width, schedule)
 
 
-def backward(x, y, grad_y, grad_x, missed, place, program, tables, weights, G, coupling, A, G_A, code, layers, fields,
-             work, schedule):  # fmt: skip
+def backward(x, y, grad_y, grad_x, missed, layers, plan, grads, gradient, pointwise, coupling, fields, work, schedule):
     """From the output and its gradient to the gradient of the input, states rebuilt; adds to those of the weights.
 
-    ``missed``: (2,) the largest difference between x and the rebuilt input, and the largest entry of x.
+    ``missed``: (2,) the largest difference between x and the rebuilt input, and the largest entry of x. ``grads``: of
+    the weights, and of A, which has no rows where the coupling is not trained.
     """
     width, state, grad = fields.shape[2], fields[0], fields[2]
     for t in range((y.shape[0] * y.shape[2] + width - 1) // width):
-        load(state, y, place, t * width)
-        load(grad, grad_y, place, t * width)
+        _load(state, y, plan.place, t * width, schedule)
+        _load(grad, grad_y, plan.place, t * width, schedule)
         blank(grad, y.shape[0] * y.shape[2] - t * width)
         for layer in range(layers[1] - 1, layers[0] - 1, -1):
-            for i in range(len(program) - 1, -1, -1):
-                _reverse(program[i], layer, tables, weights, G, coupling, A, G_A, code, state, grad, grad, True, work,
-                         schedule)  # fmt: skip
-        if len(grad_x):
-            store(grad_x, grad, place, t * width)
-        load(grad, x, place, t * width)
-        miss(missed, grad, state)
+            for i in range(len(plan.half_steps) - 1, -1, -1):
+                _reverse(plan.half_steps[i], layer, plan, grads, gradient, pointwise, coupling,
+                         state, grad, grad, True, work, schedule)  # fmt: skip
+        _store(grad_x, grad, plan.place, t * width, schedule)
+        _load(grad, x, plan.place, t * width, schedule)
+        worst, largest = miss(grad, state, 0, len(plan.place))
+        missed[1] = max(missed[1], largest)
+        if worst > missed[0] or worst != worst:
+            missed[0] = worst
 
 
-def euler_forward(x, y, stored, every, place, program, tables, weights, coupling, A, code, layers, fields, work,
-                  schedule):  # fmt: skip
+def euler_forward(x, y, stored, every, layers, plan, gradient, pointwise, coupling, fields, work, schedule):
     """y = the state after the layers by forward Euler, and every ``every``-th state where ``stored`` has room."""
     width = fields.shape[2]
     for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
         state, after = fields[0], fields[1]
-        load(state, x, place, t * width)
+        _load(state, x, plan.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
             if len(stored) and (layer - layers[0]) % every == 0:
                 copy(stored[t, (layer - layers[0]) // every], state)
             copy(after, state)
-            for i in range(len(program)):
-                _half_step(program[i], layer, tables, weights, coupling, A, code, state, after, work, schedule)
+            for i in range(len(plan.half_steps)):
+                half = plan.half_steps[i]
+                _half_step(half, layer, plan, gradient, pointwise, coupling, state, after, work, schedule)
             state, after = after, state
-        store(y, state, place, t * width)
+        _store(y, state, plan.place, t * width, schedule)
 
 
-def euler_backward(grad_y, grad_x, stored, segment, place, program, tables, weights, G, coupling, A, G_A, code, layers,
-                   fields, work, schedule):  # fmt: skip
+def euler_backward(
+    grad_y, grad_x, stored, segment, layers, plan, grads, gradient, pointwise, coupling, fields, work, schedule
+):
     """From the stored states and the gradient of the output to that of the input; adds to those of the weights.
 
     ``segment``: (k, parts * n, T), room for the k states from one that is stored to the next.
@@ -141,7 +194,7 @@ def euler_backward(grad_y, grad_x, stored, segment, place, program, tables, weig
     every, width = len(segment), fields.shape[2]
     for t in range(len(stored)):
         grad, leaving = fields[2], fields[3]
-        load(grad, grad_y, place, t * width)
+        _load(grad, grad_y, plan.place, t * width, schedule)
         blank(grad, grad_y.shape[0] * grad_y.shape[2] - t * width)
         for number in range(stored.shape[1] - 1, -1, -1):
             start = layers[0] + number * every
@@ -150,32 +203,69 @@ def euler_backward(grad_y, grad_x, stored, segment, place, program, tables, weig
             for layer in range(start, stop - 1):
                 before, after = segment[layer - start], segment[layer + 1 - start]
                 copy(after, before)
-                for i in range(len(program)):
-                    _half_step(program[i], layer, tables, weights, coupling, A, code, before, after, work, schedule)
+                for i in range(len(plan.half_steps)):
+                    half = plan.half_steps[i]
+                    _half_step(half, layer, plan, gradient, pointwise, coupling, before, after, work, schedule)
             for layer in range(stop - 1, start - 1, -1):
                 copy(leaving, grad)
-                if program[0].replaces:
+                if plan.half_steps[0].replaces:
                     fill(leaving, 0, leaving.shape[0], 0)
-                for i in range(len(program)):
-                    _reverse(program[i], layer, tables, weights, G, coupling, A, G_A, code, segment[layer - start],
-                             grad, leaving, False, work, schedule)  # fmt: skip
+                for i in range(len(plan.half_steps)):
+                    _reverse(plan.half_steps[i], layer, plan, grads, gradient, pointwise, coupling,
+                             segment[layer - start], grad, leaving, False, work, schedule)  # fmt: skip
                 grad, leaving = leaving, grad
-        if len(grad_x):
-            store(grad_x, grad, place, t * width)
+        _store(grad_x, grad, plan.place, t * width, schedule)
 
 
-PASSES = (_half_step, _reverse, forward, backward, euler_forward, euler_backward)
+def local_forward(steps, tables, K, bias, gradient, pointwise, code, x, s, f):
+    """F of one rank between two exchanges, added to f; x is a field that has been gathered."""
+    one, zero, b = K.dtype.type(1), K.dtype.type(0), K[bias:]
+    if gradient is not None:
+        gradient_forward(steps, tables, K, b, code, one, x, s, f)
+    if pointwise is not None:
+        pointwise_forward(steps, tables, K, b, code, one, zero, one, x, s, f)
+
+
+def local_reverse(steps, tables, K, G, bias, gradient, pointwise, code, rebuild, x, u, s, q, f, v):
+    """F (if ``rebuild``) and dF^T u of one rank between two exchanges, added to f and v; x and u have been gathered."""
+    one, zero, b, G_b = K.dtype.type(1), K.dtype.type(0), K[bias:], G[bias:]
+    again = one if rebuild else zero
+    if gradient is not None:
+        gradient_reverse(steps, tables, K, b, G, G_b, code, one, x, u, s, q, again, f, v)
+    if pointwise is not None:
+        pointwise_reverse(steps, tables, K, b, G, G_b, code, one, zero, one, x, u, s, q, again, f, v)
+
+
+PASSES = (
+    local_forward,
+    local_reverse,
+    _load,
+    _store,
+    _half_step,
+    _reverse,
+    forward,
+    backward,
+    euler_forward,
+    euler_backward,
+)
 PASS = {**FAST, "no_cpython_wrapper": False, "no_cfunc_wrapper": False, "cache": True}
+
+
+def _digest() -> str:
+    """Of the sources of all compiled functions: numba's cache watches the file of a pass only."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
 def _compiled(parallel: bool) -> SimpleNamespace:
     """The passes compiled for one thread or for many, under names of their own so that both can be cached."""
-    names = dict(globals())
+    names, kind = dict(globals()), f"{'threaded' if parallel else 'serial'}_{_digest()}"
     for function in PASSES:
+        inner = function.__name__.startswith("_")
         clone = FunctionType(function.__code__, names, function.__name__)
-        clone.__qualname__ = f"{function.__name__}_{'threaded' if parallel else 'serial'}"
-        options = FAST if function.__name__.startswith("_") else PASS
-        names[function.__name__] = njit(parallel=parallel, **options)(clone)
+        clone.__qualname__ = f"{function.__name__}_{kind}"
+        options = {**FAST, "parallel": parallel} if inner else PASS
+        names[function.__name__] = njit(**options)(clone)
     return SimpleNamespace(**{function.__name__: names[function.__name__] for function in PASSES})
 
 

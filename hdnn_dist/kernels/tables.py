@@ -8,6 +8,7 @@ import numpy as np
 
 from hdnn_dist.blocks import BlockLayout
 
+TILE = 128  # columns that are worked on at a time: few enough that the rows at hand stay in cache
 BLOCK = np.dtype([(name, np.int64) for name in ["row", "height", "width", "entry", "bias", "slot", "readers", "end"]])
 READER = np.dtype([(name, np.int64) for name in ["agent", "column"]])
 
@@ -19,13 +20,14 @@ class Tables(NamedTuple):
     its ``height``, and its readers from ``readers`` to ``end``; an agent's also the ``width`` of K_i, and where its
     entries (``entry``), its bias and its slots begin. ``slots``: field rows that are read, agent after agent;
     ``rows``: all field rows, 0, 1, ... ``readers``: the ``agent`` that reads a block, ascending, and the block's first
-    ``column`` in its K_i.
+    ``column`` in its K_i. ``agents``: how many are local.
     """
 
     blocks: np.ndarray
     slots: np.ndarray
     rows: np.ndarray
     readers: np.ndarray
+    agents: int
 
 
 class Schedule(NamedTuple):
@@ -43,23 +45,23 @@ class Schedule(NamedTuple):
 
 def schedule_of(tables: Tables, ranges: int) -> Schedule:
     """Agents split into ``ranges``: what a range can settle by itself it settles early, the rest in a second phase."""
-    agents = len(tables.blocks)
+    agents, blocks = tables.agents, len(tables.blocks)
     cuts = np.arange(ranges + 1) * agents // ranges
     needs = _needs(tables)
-    part = np.searchsorted(cuts, np.arange(agents), side="right") - 1
-    last, first = np.zeros(agents, dtype=np.int64), np.full(agents, agents)
-    np.maximum.at(last, needs[:, 0], needs[:, 1])
+    first, last = np.full(blocks, agents), np.zeros(blocks, dtype=np.int64)
     np.minimum.at(first, needs[:, 0], needs[:, 1])
-    early = part[first] == part[last]
-    # a settling comes after the response it waits for: keys 2 last + 1 against 2 k
+    np.maximum.at(last, needs[:, 0], needs[:, 1])
+    early = np.searchsorted(cuts, first, side="right") == np.searchsorted(cuts, last, side="right")
+    # the settling of a block comes after the last response it waits for, so 2 last + 1 among the 2 k of the responses
     keys = np.concatenate([2 * np.arange(agents), 2 * last[early] + 1])
-    steps = np.concatenate([np.arange(agents), ~np.flatnonzero(early)])[np.argsort(keys, kind="stable")]
-    pieces = np.searchsorted(np.sort(keys), 2 * cuts)
+    order = np.argsort(keys, kind="stable")
+    steps = np.concatenate([np.arange(agents), ~np.flatnonzero(early)])[order]
     late = np.flatnonzero(~early)
-    late_pieces = len(steps) + np.searchsorted(late, cuts[1:])
+    pieces = np.searchsorted(keys[order], 2 * cuts)
+    late = late[np.argsort(last[late], kind="stable")]
+    late_pieces = len(steps) + np.searchsorted(last[late], cuts[1:])
     start = [0, ranges, 2 * ranges] if len(late) else [0, ranges]
-    piece = np.concatenate([pieces, late_pieces])
-    return Schedule(np.concatenate([steps, ~late]), piece, np.array(start), cuts)
+    return Schedule(np.concatenate([steps, ~late]), np.concatenate([pieces, late_pieces]), np.array(start), cuts)
 
 
 def tables_of(layout: BlockLayout) -> Tables:
@@ -70,7 +72,8 @@ def tables_of(layout: BlockLayout) -> Tables:
     blocks = np.zeros(len(present), dtype=BLOCK)
     blocks["row"], blocks["height"] = halo.offsets[present], halo.sizes[present]
     slots = _slots(layout, _fill_agents(layout, blocks[: len(halo.agents.local)]))
-    return Tables(blocks, slots, np.arange(halo.rows + halo.halo_rows), _readers(layout, present, blocks))
+    rows = np.arange(halo.rows + halo.halo_rows)
+    return Tables(blocks, slots, rows, _readers(layout, present, blocks), len(halo.agents.local))
 
 
 def _fill_agents(layout: BlockLayout, agents: np.ndarray) -> np.ndarray:
@@ -99,8 +102,8 @@ def _needs(tables: Tables) -> np.ndarray:
     blocks = tables.blocks
     read = np.repeat(np.arange(len(blocks)), blocks["end"] - blocks["readers"])
     pairs = np.column_stack([read, tables.readers["agent"]])
-    own = np.arange(len(blocks))
-    return np.concatenate([pairs, pairs[:, ::-1], np.column_stack([own, own])])
+    own, reads = np.arange(tables.agents), pairs[pairs[:, 0] < tables.agents, ::-1]
+    return np.concatenate([pairs, reads, np.column_stack([own, own])])
 
 
 def _readers(layout: BlockLayout, present: np.ndarray, blocks: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Samples into tiles and back, compiled: a transposition, done in blocks that stay in cache.
 
-The user has (batch, features, positions); a tile is (features, T), T of its batch * positions columns. ``rows``:
+The user has (batch, features, positions); a tile is (features, T), T of its batch * positions columns. ``place``:
 (features,) the row of the tile for each feature.
 """
 
@@ -10,52 +10,51 @@ from numba import njit
 
 from hdnn_dist.kernels.tiles import FAST
 
-SAMPLES, FEATURES = 8, 16
+SAMPLES = 8  # a line of cache of each stays in the first cache while they are read side by side
 
 
 @njit(**FAST)
-def load(tile, x, rows, start):
-    """The columns from ``start`` on into a tile; beyond the last one, that again."""
-    batch, features, positions = x.shape
+def load(tile, x, place, start, first, last):
+    """Features first, ..., last - 1 of the columns from ``start`` on into a tile; beyond the last one, that again."""
+    batch, _, positions = x.shape
     count = min(tile.shape[1], batch * positions - start)
-    if positions == 1:
-        for j in range(0, count, SAMPLES):
-            for i in range(0, features, FEATURES):
-                for feature in range(i, min(i + FEATURES, features)):
-                    for n in range(j, min(j + SAMPLES, count)):
-                        tile[rows[feature], n] = x[start + n, feature, 0]
-    else:
-        for feature in range(features):
-            sample, position = start // positions, start % positions
-            for n in range(count):
-                tile[rows[feature], n] = x[sample, feature, position]
-                position += 1
-                if position == positions:
-                    sample, position = sample + 1, 0
-    for row in range(features):
+    whole = count - count % SAMPLES if positions == 1 else 0
+    for j in range(0, whole, SAMPLES):
+        for feature in range(first, last):
+            row = place[feature]
+            for n in range(SAMPLES):
+                tile[row, j + n] = x[start + j + n, feature, 0]
+    for feature in range(first, last):
+        row = place[feature]
+        sample, position = (start + whole) // positions, (start + whole) % positions
+        for n in range(whole, count):
+            tile[row, n] = x[sample, feature, position]
+            position += 1
+            if position == positions:
+                sample, position = sample + 1, 0
         for n in range(count, tile.shape[1]):
             tile[row, n] = tile[row, count - 1]
 
 
 @njit(**FAST)
-def store(x, tile, rows, start):
-    """The columns of a tile to where they belong, from ``start`` on."""
-    batch, features, positions = x.shape
+def store(x, tile, place, start, first, last):
+    """Features first, ..., last - 1 of a tile to where they belong, from column ``start`` on."""
+    batch, _, positions = x.shape
     count = min(tile.shape[1], batch * positions - start)
-    if positions == 1:
-        for j in range(0, count, SAMPLES):
-            for i in range(0, features, FEATURES):
-                for n in range(j, min(j + SAMPLES, count)):
-                    for feature in range(i, min(i + FEATURES, features)):
-                        x[start + n, feature, 0] = tile[rows[feature], n]
-    else:
-        for feature in range(features):
-            sample, position = start // positions, start % positions
-            for n in range(count):
-                x[sample, feature, position] = tile[rows[feature], n]
-                position += 1
-                if position == positions:
-                    sample, position = sample + 1, 0
+    whole = count - count % SAMPLES if positions == 1 else 0
+    for j in range(0, whole, SAMPLES):
+        for feature in range(first, last):
+            row = place[feature]
+            for n in range(SAMPLES):
+                x[start + j + n, feature, 0] = tile[row, j + n]
+    for feature in range(first, last):
+        row = place[feature]
+        sample, position = (start + whole) // positions, (start + whole) % positions
+        for n in range(whole, count):
+            x[sample, feature, position] = tile[row, n]
+            position += 1
+            if position == positions:
+                sample, position = sample + 1, 0
 
 
 @njit(**FAST)
@@ -67,12 +66,14 @@ def blank(tile, start):
 
 
 @njit(**FAST)
-def miss(missed, x, rebuilt):
-    """``missed`` becomes the larger of itself and (largest |x - rebuilt|, largest |x|); NaN where there is one."""
-    for row in range(x.shape[0]):
+def miss(x, rebuilt, first, last):
+    """(largest |x - rebuilt|, largest |x|) in some rows; NaN where there is one."""
+    worst, largest = x.dtype.type(0), x.dtype.type(0)
+    for row in range(first, last):
         for n in range(x.shape[1]):
             difference, size = abs(x[row, n] - rebuilt[row, n]), abs(x[row, n])
-            if difference > missed[0] or difference != difference:
-                missed[0] = difference
-            if size > missed[1]:
-                missed[1] = size
+            if difference > worst or difference != difference:
+                worst = difference
+            if size > largest:
+                largest = size
+    return worst, largest
