@@ -8,16 +8,16 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 import torch
 
 from hdnn_dist.activations import ACTIVATIONS
 from hdnn_dist.choices import unknown
+from hdnn_dist.gpu import TRITON, on_gpu
 from hdnn_dist.stations import Scheme
 from hdnn_dist.steppers import EulerStepper, Propagator, SplitStepper, Stepper
 
-KERNELS = ("auto", "torch", "fused")
+KERNELS = ("auto", "torch", "fused", *TRITON)
 FUSED_TYPES = (torch.float32, torch.float64)
 QUICK = 1.5  # seconds that reading a compiled kernel from the cache stays under
 log = logging.getLogger("hdnn_dist")
@@ -36,51 +36,47 @@ def check_kernel(kernel: str) -> None:
 def propagator(scheme: Scheme, width: int, dtype: torch.dtype, kernel: str) -> Propagator:
     """What propagates ``width`` columns; ``kernel``: "torch", "fused", or "auto" for the faster one that serves here.
 
-    "fused" raises ``ValueError`` where it does not serve; "auto" warns once where that may come as a surprise.
+    On a GPU "fused" is "triton", which can be asked for by name too, as can "triton-bf16". What was asked for by name
+    raises ``ValueError`` where it does not serve; "auto" warns of it once. Ranks need not choose alike.
     """
     portable = (EulerStepper if scheme.architecture.simultaneous else SplitStepper)(scheme, width, dtype)
-    if kernel == "torch" or (kernel == "auto" and not _expected(scheme, width)):
+    if kernel == "torch" or width == 0:
         return portable
-    reason = _unfit(scheme, width, dtype)
-    fused = _fused(scheme, portable) if reason is None else reason
+    fused = _fused(scheme, portable, kernel)
     if not isinstance(fused, str):
         return fused
-    if kernel == "fused":
-        raise ValueError(f"kernel 'fused' cannot be used: {fused}; use 'auto' or 'torch'")
-    warnings.warn(
-        f"the fused kernel cannot be used: {fused}; the slower torch kernel serves", KernelWarning, stacklevel=2
-    )
+    if kernel != "auto":
+        raise ValueError(f"kernel {kernel!r} cannot be used: {fused}; use 'auto' or 'torch'")
+    message = f"the fused kernel cannot be used: {fused}; the slower torch kernel serves"
+    warnings.warn(message, KernelWarning, stacklevel=2)
     return portable
 
 
-def _expected(scheme: Scheme, width: int) -> bool:
-    """Whether a user would expect the fused kernel: all agents here, on a processor, in layers that are alike."""
-    halo = scheme.layers.layouts[0].halo
-    return not halo.halo_rows and halo.agents.world.device.type == "cpu" and scheme.layers.alike and width > 0
-
-
-def _unfit(scheme: Scheme, width: int, dtype: torch.dtype) -> str | None:
-    if not _expected(scheme, width):
-        return "it needs all agents in one process, on a CPU, and one graph for all layers"
+def _unfit(scheme: Scheme, dtype: torch.dtype) -> str | None:
+    device = scheme.layers.layouts[0].device
+    if device.type != "cpu":
+        return f"it is compiled for processors and for CUDA, and the network is on {device}"
     if dtype not in FUSED_TYPES:
         return f"it computes in float32 and float64, not in {dtype}"
-    if scheme.activation.name not in ACTIVATIONS or scheme.activation is not ACTIVATIONS[scheme.activation.name]:
+    if scheme.activation is not ACTIVATIONS.get(scheme.activation.name):
         return f"it does not know the activation {scheme.activation.name!r}"
     return None
 
 
-def _fused(scheme: Scheme, portable: Stepper) -> Propagator | str:
+def _fused(scheme: Scheme, portable: Stepper, kernel: str) -> Propagator | str:
     """The compiled passes, or why there are none."""
+    with _announced():
+        if scheme.layers.layouts[0].device.type == "cuda" or kernel in TRITON:
+            return on_gpu(scheme, portable, kernel)
+        return _unfit(scheme, portable.dtype) or _on_processor(scheme, portable)
+
+
+def _on_processor(scheme: Scheme, portable: Stepper) -> Propagator | str:
     try:
-        with _announced():
-            stepper: Propagator = _module().FusedStepper(scheme, portable)
+        stepper: Propagator = importlib.import_module("hdnn_dist.fused").fused(scheme, portable)
     except Exception as error:  # numba raises errors of many kinds for what it cannot compile, cache or import
         return f"it could not be compiled ({' '.join(str(error).split())[:200]})"
     return stepper
-
-
-def _module() -> ModuleType:
-    return importlib.import_module("hdnn_dist.fused")
 
 
 @contextmanager

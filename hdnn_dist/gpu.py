@@ -1,0 +1,49 @@
+"""Which passes serve on a GPU: those in Triton for small networks, CUDA graphs for the others."""
+
+from __future__ import annotations
+
+import importlib
+
+from hdnn_dist.activations import ACTIVATIONS
+from hdnn_dist.stations import Scheme
+from hdnn_dist.steppers import Propagator, Stepper
+
+TRITON = {"triton": "float32", "triton-bf16": "bf16"}  # kernels by name, and the precision of their products
+
+
+def on_gpu(scheme: Scheme, portable: Stepper, kernel: str) -> Propagator | str:
+    """What propagates in place of ``portable``, or why nothing does.
+
+    ``kernel``: one of ``TRITON``; "fused", which is "triton"; or "auto", which is a CUDA graph where Triton does not
+    serve.
+    """
+    triton = _triton(scheme, portable, TRITON.get(kernel, "float32"))
+    return _graphed(scheme, portable) if kernel == "auto" and isinstance(triton, str) else triton
+
+
+def _triton(scheme: Scheme, portable: Stepper, precision: str) -> Propagator | str:
+    try:
+        module = importlib.import_module("hdnn_dist.triton_stepper")
+    except ImportError as error:
+        return f"triton cannot be imported ({error})"
+    reason: str | None = module.unfit(scheme, portable.dtype)
+    if reason is not None:
+        return reason
+    try:
+        stepper: Propagator = module.TritonStepper(scheme, portable, precision)
+    except Exception as error:  # triton raises errors of many kinds for what it cannot compile or launch
+        return f"it could not be compiled ({' '.join(str(error).split())[:200]})"
+    return stepper
+
+
+def _graphed(scheme: Scheme, portable: Stepper) -> Propagator | str:
+    if scheme.layers.layouts[0].halo.agents.world.size > 1 or not scheme.layers.alike:
+        return "a CUDA graph needs all agents in one process, and one graph for all layers"
+    if scheme.activation is not ACTIVATIONS.get(scheme.activation.name):
+        return f"a CUDA graph cannot hold what the activation {scheme.activation.name!r} may do"
+    try:
+        module = importlib.import_module("hdnn_dist.cuda_graphs")
+    except ImportError as error:  # of numba, for which the tables of a layer are made
+        return f"CUDA graphs cannot be made ({error})"
+    stepper: Propagator = module.GraphedStepper(scheme, portable)
+    return stepper
