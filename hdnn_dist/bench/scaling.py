@@ -1,0 +1,38 @@
+"""``bench threads``: one training step with 1, 2, ... threads, in turns."""
+
+from __future__ import annotations
+
+from hdnn_dist.bench.cases import THREADS, Case, Plan
+from hdnn_dist.bench.forms import Forms, all_in_turns, columns, dense_form, left_out, subject
+from hdnn_dist.bench.report import Report, Row, Tell
+from hdnn_dist.bench.timing import Step, threads
+
+
+def scaling(plan: Plan, tell: Tell) -> Report:
+    """A row for every number of threads up to the plan's, with the speed-up over one."""
+    cases = plan.cases(THREADS)
+    return Report([row for case in cases for row in _rows(case, plan, tell)], left_out(cases))
+
+
+def _rows(case: Case, plan: Plan, tell: Tell) -> list[Row]:
+    numbers = range(1, plan.threads + 1)
+    tell(f"threads {case} with {', '.join(map(str, numbers))} in turns")
+    it = subject(case, dense_form)
+    measured = all_in_turns([_with(number, it.forms) for number in numbers], plan.effort)
+    one = measured[0]["ours"].milliseconds
+    return [
+        {**columns(it, times, number), "threads_speedup": one / times["ours"].milliseconds}
+        for number, times in zip(numbers, measured, strict=True)
+    ]
+
+
+def _with(number: int, forms: Forms) -> Forms:
+    return {name: _threaded(number, run) for name, run in forms.items()}
+
+
+def _threaded(number: int, run: Step) -> Step:
+    def step() -> None:
+        with threads(number):
+            run()
+
+    return step
