@@ -11,6 +11,7 @@ from hdnn_dist.layers import Layers
 INITIALS = ("scaled", "normal")
 READOUT_STREAM = 1 << 32
 COUPLING_STREAM = 1 << 33
+LIFT_STREAM = 1 << 34
 LAYER_STREAM = 1 << 40
 
 
@@ -65,6 +66,15 @@ def draw_readout(agents: np.ndarray, features: np.ndarray, outputs: int, seed: i
         for agent, count in zip(agents.tolist(), features.tolist(), strict=True)
     ]
     return np.concatenate([np.empty((0, outputs)), *drawn]).T
+
+
+def draw_lift(agents: np.ndarray, features: np.ndarray, fan_in: int, seed: int) -> np.ndarray:
+    """(features of these agents, fan_in) float64, variance 1/fan-in."""
+    drawn = [
+        generator(seed, agent, LIFT_STREAM).standard_normal((count, fan_in)) / np.sqrt(fan_in)
+        for agent, count in zip(agents.tolist(), features.tolist(), strict=True)
+    ]
+    return np.concatenate([np.empty((0, fan_in)), *drawn])
 
 
 def _check(initial: str, seed: int) -> None:

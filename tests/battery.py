@@ -22,6 +22,7 @@ from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact
 from hdnn_dist.halo import Halo
+from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
@@ -267,6 +268,37 @@ def failures_are_shared(world: World) -> None:
         head.loss(torch.zeros(3, net.local_features), labels)
 
 
+def lift_checks(world: World) -> None:
+    """Kernels do not depend on the ranks, bit for bit; nor do loss and gradients, to rounding; no message is sent."""
+    graph = CommunicationGraph.grid(3, 3)
+    for architecture in architectures(world)[:2]:
+        alone, spread_out = (
+            lifted(place(graph, each, owner), architecture)
+            for each, owner in ((ALONE, "auto"), (world, spread(world, 9, 6)))
+        )
+        assert torch.equal(spread_out[0], alone[0])
+        assert all(relative_error(*pair) < 1e-10 for pair in zip(spread_out, alone, strict=True))
+
+
+def lifted(agents: Agents, architecture: str) -> tuple[Tensor, ...]:
+    """(kernels, loss, gradients of kernels, biases and images) of all agents, on every rank."""
+    net = HDNN(agents, UNEVEN, 2, 0.3, architecture, seed=4, dtype=torch.float64)
+    lift, head = ConvolutionalLift(net), Readout(agents, net, classes=3, positions=(4, 3))
+    x = torch.as_tensor(np.random.default_rng(7).standard_normal((5, 1, 4, 3))).requires_grad_()
+    before = agents.ledger.traffic().vector()
+    state = lift(x)
+    assert np.array_equal(agents.ledger.traffic().vector(), before)
+    loss = head.loss(net(state), torch.tensor([0, 2, 1, 1, 0]) if head.tree.is_root else None)
+    loss.backward()
+    rows = local_rows(agents, UNEVEN)
+
+    def of_all(part: Tensor) -> Tensor:
+        return head.everyone.sum(part.new_zeros(sum(UNEVEN), *part.shape[1:]).index_copy(0, rows, part))
+
+    kernels = of_all(lift.weights.detach())
+    return kernels, loss.detach(), of_all(lift.weights.grad), of_all(lift.bias.grad), head.everyone.sum(x.grad)
+
+
 def sensitivity_checks(world: World) -> None:
     """BSMs, their estimated norms and their bounds are those of one process, whatever the placement."""
     graph, features = CommunicationGraph.grid(3, 3), (2,) * 9
@@ -322,6 +354,7 @@ def shared_folder(agents: Agents, own: Path) -> Path:
 CHECKS = (
     oracle_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training, projection, traffic,
     off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks,
+    lift_checks,
 )  # fmt: skip
 
 

@@ -6,8 +6,10 @@ import gzip
 import hashlib
 import json
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from typer.testing import CliRunner, Result
 from hdnn_dist.cli import app
 from hdnn_dist.data import SOURCES, Columns, Dataset, load
 from hdnn_dist.data.mnist import TEST, TRAIN, Mnist, Part
+from hdnn_dist.data.mnist_download import download
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
@@ -208,6 +211,115 @@ def test_without_a_folder_the_error_says_to_set_it() -> None:
         whole(None)
 
 
+def test_the_missing_files_can_be_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'hdnn-dist reproduce' with --download"):
+        whole(tmp_path)
+
+
+class TestDownload:
+    """From a server on this machine: all four files or none, and one line for what is wrong."""
+
+    @pytest.fixture
+    def served(self) -> dict[str, bytes]:
+        """What the server has, by name."""
+        return {f"{name}.gz": gzip.compress(content, compresslevel=1) for name, content in CONTENT.items()}
+
+    @pytest.fixture
+    def mirror(self, served: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        class Files(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                content = served.get(self.path.removeprefix("/files/"))
+                self.send_response(404 if content is None else 200)
+                self.end_headers()
+                self.wfile.write(content or b"")
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        with ThreadingHTTPServer(("127.0.0.1", 0), Files) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            yield f"http://127.0.0.1:{server.server_address[1]}/files/"
+            server.shutdown()
+            thread.join()
+
+    def refuse(self, root: Path, mirror: str, words: str, kind: type[Exception] = ValueError) -> None:
+        with pytest.raises(kind, match=words) as caught:
+            self.fetch(root, mirror)
+        assert "\n" not in str(caught.value)
+
+    def fetch(self, root: Path, mirror: str) -> None:
+        download(root, Mnist(small(TRAIN, 2300), small(TEST, 400)), mirror)
+
+    def test_what_was_fetched_can_be_read(self, tmp_path: Path, mirror: str, served: dict[str, bytes]) -> None:
+        """Into a folder that is new, and again over what is there."""
+        root = tmp_path / "new" / "mnist"
+        for _ in range(2):
+            self.fetch(root, mirror)
+            assert {path.name: path.read_bytes() for path in root.iterdir()} == served
+            np.testing.assert_array_equal(whole(root).test.labels, LABELS["test"])
+            (root / f"{TEST.labels}.gz").write_bytes(b"damaged")
+
+    @pytest.mark.parametrize(
+        ("name", "change", "words"),
+        [
+            (TEST.labels, lambda b: gzip.compress(CONTENT[TEST.labels] + b"\0"), "is not the original file: unpacked"),
+            (TRAIN.images, lambda b: b[:-20_000], "was cut off after"),
+            (TEST.labels, lambda b: b[:-4], "was cut off after"),
+            (TEST.images, lambda b: b"<html>moved</html>", "cannot be unpacked"),
+            (TEST.images, lambda b: b[:20] + b"\xff" * 40 + b[60:], "cannot be unpacked"),
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["there", "new/mnist"])
+    def test_a_wrong_file_leaves_nothing(
+        self,
+        tmp_path: Path,
+        mirror: str,
+        served: dict[str, bytes],
+        folder: str,
+        name: str,
+        change: Callable[[bytes], bytes],
+        words: str,
+    ) -> None:
+        (tmp_path / "there").mkdir()
+        served[f"{name}.gz"] = change(served[f"{name}.gz"])
+        self.refuse(tmp_path / folder, mirror, f"{name}.gz {words}")
+        assert sorted(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+    def test_a_file_that_the_mirror_has_not(self, tmp_path: Path, mirror: str, served: dict[str, bytes]) -> None:
+        del served[f"{TEST.images}.gz"]
+        self.refuse(tmp_path, mirror, f"{TEST.images}.gz cannot be downloaded .*Not Found.*put the four files", OSError)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_no_network(self, tmp_path: Path, mirror: str) -> None:
+        """Nobody listens on the port that was just given back."""
+        with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+            closed = f"http://127.0.0.1:{server.server_address[1]}/"
+        self.refuse(tmp_path, closed, "cannot be downloaded .*refused.*is there a network", OSError)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_disk_that_is_full(self, tmp_path: Path, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In the third file: the first two go away with it."""
+        write_bytes, written = Path.write_bytes, []
+
+        def fail(path: Path, content: bytes) -> int:
+            written.append(path)
+            if len(written) == 3:
+                raise OSError(28, "No space left on device")
+            return write_bytes(path, content)
+
+        monkeypatch.setattr(Path, "write_bytes", fail)
+        self.refuse(tmp_path / "new" / "mnist", mirror, "No space left", OSError)
+        assert len(written) == 3
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_in_place_of_the_folder(self, tmp_path: Path, mirror: str) -> None:
+        (tmp_path / "file").write_text("mine")
+        self.refuse(tmp_path / "file", mirror, "file is a file: give a folder for the files of MNIST")
+        assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize("damage", [without(TEST.labels), rewritten(TEST.images, lambda b: b[:-1])])
 def test_nothing_is_trained_or_written_for_wrong_files(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     root = write(tmp_path / "files")
@@ -220,20 +332,22 @@ def test_nothing_is_trained_or_written_for_wrong_files(tmp_path: Path, damage: C
 
 
 @pytest.mark.parametrize(
-    ("config", "readers"),
-    [("mnist_patches_centre", [24])],
+    ("config", "readers", "sample"),
+    [("mnist_patches_centre", [24], (49 * 32,)), ("mnist_channels", [0, 1, 2, 3], (1, 28, 28))],
 )
-def test_the_shipped_configs_fit_the_data(tmp_path: Path, config: str, readers: list[int]) -> None:
-    """Columns, patches, graph and readout, up to a loss."""
+def test_the_shipped_configs_fit_the_data(
+    tmp_path: Path, config: str, readers: list[int], sample: tuple[int, ...]
+) -> None:
+    """Columns, patches, images, graph and readout, up to a loss."""
     small = ["data.samples=70", "network.layers=1", f"data.root={write(tmp_path)}"]
     settings = load_config(CONFIGS / f"{config}.toml", small)
     job = build(settings, CommunicationGraph.parse(settings.graph), LocalWorld(torch.device("cpu")))
     assert job.head.at.tolist() == readers
-    assert job.train.inputs.shape == (60, 49 * 32)
+    assert job.train.inputs.shape == (60, *sample)
     assert np.isfinite(Trainer(job).evaluate(job.test).loss)
 
 
-ACCURACY = {"mnist_patches_centre": 0.985}
+ACCURACY = {"mnist_patches_centre": 0.985, "mnist_channels": 0.97}
 
 
 @pytest.mark.slow

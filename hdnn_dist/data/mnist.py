@@ -87,6 +87,17 @@ class Mnist:
         )
 
     @property
+    def checksums(self) -> dict[str, str]:
+        """The names of the four files, and the MD5 of each, unpacked."""
+        train, test = self.train, self.test
+        return {
+            train.images: train.images_md5,
+            train.labels: train.labels_md5,
+            test.images: test.images_md5,
+            test.labels: test.labels_md5,
+        }
+
+    @property
     def _samples(self) -> int:
         return self.train.samples + self.test.samples
 
@@ -100,7 +111,7 @@ class Mnist:
 
     def _find(self, root: Path | None) -> dict[str, Path]:
         """Where each of the four files is. All ranks look for all, so that all find out what is missing."""
-        wanted = [name for part in (self.train, self.test) for name in (part.images, part.labels)]
+        wanted = list(self.checksums)
         if root is None:
             raise ValueError(
                 f"the data set {NAME} is read from files: set data.root to their folder, {_wanted(wanted)}"
@@ -121,7 +132,8 @@ def _place(root: Path, name: str) -> Path | None:
 def _wanted(names: list[str]) -> str:
     return (
         f"which should hold (or its MNIST/raw) the four files {', '.join(names)}, each as it is or with .gz: the MNIST "
-        "database of handwritten digits; torchvision.datasets.MNIST downloads the same files"
+        "database of handwritten digits; torchvision.datasets.MNIST downloads the same files, and so does 'hdnn-dist "
+        "reproduce' with --download"
     )
 
 

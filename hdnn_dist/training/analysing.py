@@ -38,12 +38,11 @@ SWEEP_SEED = 0
 def analyse_run(path: Path, world: World) -> list[Path]:
     """Write analysis.json and the pictures into a finished run's folder; every rank calls it, the root's writes.
 
-    Everything is computed in float64 at the first sample of the test set. Raises ``ValueError`` for a folder that is
-    no finished run.
+    Everything is computed in float64 at the first sample of the test set, behind a lift at its central pixel: the same
+    layers act at every pixel. Raises ``ValueError`` for a folder that is no finished run.
     """
     job = _trained(path, world)
-    net = job.net
-    table = sensitivity_table(net, job.test.inputs[:1], spread(net.layers))
+    table = sensitivity_table(job.net, _first_state(job), spread(job.net.layers))
     written: list[Path] = []
     with agreed(job.head.everyone):
         if job.is_root:
@@ -86,18 +85,26 @@ def _trained(path: Path, world: World) -> Job:
     config = load_config(path / CONFIG, ["dtype=float64"])
     job = build(config, CommunicationGraph.parse(config.graph), world)
     with agreed(job.head.everyone):
-        load_weights(job.net, job.head, path / CHECKPOINTS)
+        load_weights(job.net, job.head, path / CHECKPOINTS, job.lift)
     return job
+
+
+def _first_state(job: Job) -> torch.Tensor:
+    """(1, local features) before the first layer, of the first sample of the test set."""
+    with torch.no_grad():
+        state = job.state(job.test.inputs[:1])
+    return state if job.lift is None else state[:, :, state.shape[2] // 2, state.shape[3] // 2]
 
 
 def _write_run(path: Path, job: Job, table: list[dict[str, Any]]) -> list[Path]:
     net = job.net
+    where = "first sample" if job.lift is None else "central pixel of the first image"
     about = {
         "architecture": net.architecture.name,
         "layers": net.layers,
         "step": net.step,
         "features": int(net.features.sum()),
-        "at": "the first sample of the test set, in float64",
+        "at": f"the {where} of the test set, in float64",
         "table": table,
     }
     title = f"{net.architecture.name}, {net.layers} layers, {job.agents.graph.name}"

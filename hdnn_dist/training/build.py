@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdnn_dist.data import Columns, Description, describe, load, local_features
 from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.network import HDNN
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents, place
 from hdnn_dist.readout import Readout
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
-from hdnn_dist.training.config import Config, DataConfig
+from hdnn_dist.training.config import Config
 from hdnn_dist.transport import World
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -24,7 +25,10 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Samples:
-    """``inputs``: (samples, local features); ``labels``: (samples,) on the root's rank, ``None`` elsewhere."""
+    """``inputs``: (samples, local features), or (samples, 1, height, width) before a lift; ``labels``: (samples,).
+
+    Labels are on the root's rank, ``None`` elsewhere.
+    """
 
     inputs: Tensor
     labels: Tensor | None
@@ -39,27 +43,52 @@ class Samples:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything one rank trains with. ``project``: keeps ``penalties.bound``, where the config has one."""
+    """Everything one rank trains with.
+
+    ``columns``: who sees what; ``None`` where there is a ``lift``, before which every agent sees whole images.
+    ``project``: keeps ``penalties.bound``, where the config has one.
+    """
 
     config: Config
     about: Description
     agents: Agents
     net: HDNN
     head: Readout
-    columns: Columns
+    columns: Columns | None
     train: Samples
     test: Samples
     project: SpectralProjection | None = None
+    lift: ConvolutionalLift | None = None
 
     @property
     def is_root(self) -> bool:
         """Whether this rank has the labels, writes the files and shows the progress."""
         return self.head.everyone.is_root
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained on this rank."""
+        parts = [self.net, self.head] if self.lift is None else [self.net, self.head, self.lift]
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    @property
+    def entered(self) -> list[int]:
+        """The agents that the data enter, ascending."""
+        return list(range(self.agents.graph.agents)) if self.columns is None else sorted(self.columns.assignment)
+
     def inputs(self, table: np.ndarray) -> Tensor:
         """This rank's inputs for samples that are given in full, (samples, columns of the data set)."""
-        local = local_features(table, self.columns.index(self.agents.local))
-        return torch.as_tensor(local, dtype=self.net.weights.dtype, device=self.net.weights.device)
+        index = _index(self.columns, self.about, self.agents)
+        return _inputs(local_features(table, index), positions_of(self.config, self.about), self.net)
+
+    def state(self, inputs: Tensor) -> Tensor:
+        """(batch, local features[, positions...]) before the first layer."""
+        return inputs if self.lift is None else self.lift(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The state after the last layer, which the head reads. Every rank has to call it."""
+        y: Tensor = self.net(self.state(inputs))
+        return y
 
 
 def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
@@ -68,6 +97,8 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     agents = place(graph, world, config.placement)
     net = _network(config, agents)
     project = _projection(config, net)
+    columns = columns_of(config, about, net.features)
+    lift = None if config.network.lift is None else ConvolutionalLift(net)
     head = Readout(
         agents,
         net,
@@ -75,16 +106,16 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
         loss=config.readout.loss,
         at=readers(config, graph),
         root=config.readout.root,
+        positions=positions_of(config, about),
     )
     if not head.criterion.integer:
         raise ValueError(
             f"readout.loss {config.readout.loss!r} needs targets that are numbers, but the data set {about.name} has "
             f"{about.classes} classes: use 'cross_entropy'"
         )
-    columns = columns_of(config.data, about, net.features)
     with agreed(head.everyone):
-        train, test = _samples(config, net, columns.index(agents.local), labels=head.everyone.is_root)
-    return Job(config, about, agents, net, head, columns, train, test, project)
+        train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
+    return Job(config, about, agents, net, head, columns, train, test, project, lift)
 
 
 def _network(config: Config, agents: Agents) -> HDNN:
@@ -104,6 +135,7 @@ def _network(config: Config, agents: Agents) -> HDNN:
         coupling=chosen.coupling,
         damping=chosen.damping,
         store_every=chosen.store_every,
+        kernel=chosen.kernel,
         dtype=DTYPES[config.dtype],
     )
 
@@ -124,8 +156,12 @@ def readers(config: Config, graph: CommunicationGraph) -> list[int] | None:
     return [graph.centre] if config.readout.at == "centre" else list(config.readout.at)
 
 
-def columns_of(chosen: DataConfig, about: Description, features: np.ndarray) -> Columns:
-    """Which columns of the data set enter at which agent."""
+def columns_of(config: Config, about: Description, features: np.ndarray) -> Columns | None:
+    """Which columns of the data set enter at which agent; ``None`` where a lift shows whole images to every agent."""
+    chosen = config.data
+    if config.network.lift is not None:
+        _check_lift(config, about)
+        return None
     if chosen.columns is not None and chosen.patch is not None:
         raise ValueError("data.columns and data.patch are both given: each says where columns enter; keep one")
     if chosen.columns is not None:
@@ -135,21 +171,54 @@ def columns_of(chosen: DataConfig, about: Description, features: np.ndarray) -> 
     return Columns.spread(about.columns, features.tolist())
 
 
-def _samples(config: Config, net: HDNN, index: np.ndarray, labels: bool) -> tuple[Samples, Samples]:
+def positions_of(config: Config, about: Description) -> tuple[int, ...]:
+    """(height, width) of the images at whose every pixel the layers act; () without a lift."""
+    return () if config.network.lift is None or about.image is None else about.image
+
+
+def _check_lift(config: Config, about: Description) -> None:
+    lift = config.network.lift
+    if about.image is None:
+        raise ValueError(
+            f"network.lift {lift!r} needs images, but the data set {about.name} has none: take 'mnist' or 'digits', or "
+            "leave network.lift out"
+        )
+    for key in ("columns", "patch"):
+        if getattr(config.data, key) is not None:
+            raise ValueError(
+                f"network.lift {lift!r} and data.{key} are both given: before a lift every agent sees the whole image; "
+                "keep one"
+            )
+
+
+def _index(columns: Columns | None, about: Description, agents: Agents) -> np.ndarray:
+    """The columns of the data set that this rank reads, -1 for a zero."""
+    return np.arange(about.columns) if columns is None else columns.index(agents.local)
+
+
+def _inputs(values: np.ndarray, positions: tuple[int, ...], net: HDNN) -> Tensor:
+    """(samples, columns) as the network takes them: as they are, or as images of one channel."""
+    inputs = torch.as_tensor(values, dtype=net.weights.dtype, device=net.weights.device)
+    return inputs.reshape(-1, 1, *positions) if positions else inputs
+
+
+def _samples(
+    config: Config, net: HDNN, columns: Columns | None, about: Description, labels: bool
+) -> tuple[Samples, Samples]:
     chosen = config.data
     data = load(
         chosen.name,
         seed=config.seed,
-        index=index,
+        index=_index(columns, about, net.agents),
         samples=chosen.samples,
         noise=chosen.noise,
         root=chosen.root,
         labels=labels,
     )
-    like = net.weights
+    positions = positions_of(config, about)
 
     def on_device(inputs: np.ndarray, classes: np.ndarray | None) -> Samples:
-        known = None if classes is None else torch.as_tensor(classes, device=like.device)
-        return Samples(torch.as_tensor(inputs, dtype=like.dtype, device=like.device), known)
+        known = None if classes is None else torch.as_tensor(classes, device=net.weights.device)
+        return Samples(_inputs(inputs, positions, net), known)
 
     return on_device(data.train.inputs, data.train.labels), on_device(data.test.inputs, data.test.labels)

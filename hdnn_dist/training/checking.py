@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from hdnn_dist.architectures import architecture as named
 from hdnn_dist.conditions import Conditions, check
 from hdnn_dist.cost import LayerCost, layer_cost
-from hdnn_dist.data import describe
+from hdnn_dist.data import Columns, describe
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.network import features_per_agent
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.readout import check_readers
-from hdnn_dist.training.build import DTYPES, columns_of, readers
+from hdnn_dist.training.build import DTYPES, columns_of, positions_of, readers
 from hdnn_dist.training.config import Config, NetworkConfig
 
 NAMED_AGENTS = 5
@@ -74,7 +75,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     known.check_features(features)
     T = None if chosen.pattern is None else Pattern.from_pairs(graph.agents, chosen.pattern)
     about = describe(config.data.name, root=config.data.root)
-    filled = columns_of(config.data, about, features).index(range(graph.agents)) >= 0
+    filled = _filled(columns_of(config, about, features), features)
     owner = np.repeat(np.arange(graph.agents), features)
     enters = np.stack([np.bincount(owner[rows], filled[rows], graph.agents) > 0 for rows in known.part_rows(features)])
     on_graph = chosen.coupling in COUPLED_ON_THE_GRAPH or (chosen.coupling is None and known.name == "H1-J2")
@@ -86,14 +87,20 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
         architecture=chosen.architecture,
         scheme=chosen.scheme,
         enters=enters,
-        cost=_cost(config, graph, T),
+        cost=_cost(config, graph, T, prod(positions_of(config, about))),
     )
     read = check_readers(readers(config, graph), graph.agents)
     inputs = np.flatnonzero(enters.any(axis=0))
     return Checked(config, graph, found, inputs, read, found.unreached(read, inputs))
 
 
-def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None) -> LayerCost | None:
+def _filled(columns: Columns | None, features: np.ndarray) -> np.ndarray:
+    """(features of all agents,) whether a column enters there; a lift fills all."""
+    agents = range(len(features))
+    return np.ones(features.sum(), dtype=bool) if columns is None else columns.index(agents) >= 0
+
+
+def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, positions: int) -> LayerCost | None:
     if T is not None:
         try:
             T.check_inside(graph)
@@ -103,7 +110,7 @@ def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None) -> Layer
     return layer_cost(
         graph,
         chosen.features,
-        config.batch_size,
+        config.batch_size * positions,
         architecture=chosen.architecture,
         scheme=chosen.scheme,
         activation=chosen.activation,

@@ -7,6 +7,8 @@ A tensor belongs to an agent, or to the root, and its name says to whom:
     agent.I.C        (1 or layers, rows, columns)          the coupling J or X, where it is trained
     agent.I.readout  (outputs, features times positions)   where the readout reads agent I
     readout.bias     (outputs,)
+    agent.I.lift.weights  (features, channels, 3, 3)       where there is a lift
+    agent.I.lift.bias     (features,)
 
 Where layers have patterns of their own, there is a tensor for each, agent.I.K.LAYER and agent.I.b.LAYER.
 """
@@ -24,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.network import HDNN
 from hdnn_dist.readout import Readout
 
@@ -31,13 +34,13 @@ CHECKPOINTS = "checkpoints"
 PATTERN = "rank-*.safetensors"
 
 
-def save_weights(net: HDNN, head: Readout, folder: Path) -> Path:
+def save_weights(net: HDNN, head: Readout, folder: Path, lift: ConvolutionalLift | None = None) -> Path:
     """Write this rank's ``rank-R.safetensors``: a reader finds a whole file or none. Needs no message."""
     world = net.agents.world
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rank-{world.rank}.safetensors"
     partial = folder / f".{path.name}.{os.getpid()}"
-    tensors = {name: part.detach().cpu().clone().contiguous() for name, part in _tensors(net, head)}
+    tensors = {name: part.detach().cpu().clone().contiguous() for name, part in _tensors(net, head, lift)}
     try:
         save_file(tensors, partial, metadata={"ranks": str(world.size), "architecture": net.architecture.name})
         os.replace(partial, path)
@@ -46,15 +49,15 @@ def save_weights(net: HDNN, head: Readout, folder: Path) -> Path:
     return path
 
 
-def load_weights(net: HDNN, head: Readout, folder: Path) -> None:
+def load_weights(net: HDNN, head: Readout, folder: Path, lift: ConvolutionalLift | None = None) -> None:
     """Set this rank's weights from the files of a run, however many ranks wrote them. Needs no message.
 
     Numbers are converted to the type of the network. Raises ``ValueError`` for files that are missing, damaged, or of
     another network; then nothing is changed.
     """
     where = _index(folder)
-    _refuse_other_network(where.keys(), net, head, folder)
-    own = dict(_tensors(net, head))
+    _refuse_other_network(where.keys(), _needed(net, head, lift), folder)
+    own = dict(_tensors(net, head, lift))
     read = {name: _read(where, name, part) for name, part in own.items()}
     with torch.no_grad():
         for name, part in own.items():
@@ -67,7 +70,7 @@ def remove_weights(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _tensors(net: HDNN, head: Readout) -> Iterator[tuple[str, Tensor]]:
+def _tensors(net: HDNN, head: Readout, lift: ConvolutionalLift | None) -> Iterator[tuple[str, Tensor]]:
     """Names and views of everything that is trained on this rank."""
     if net.plan.alike:
         yield from _of_layers(net.layout, net.weights, "")
@@ -78,6 +81,8 @@ def _tensors(net: HDNN, head: Readout) -> Iterator[tuple[str, Tensor]]:
         for agent, C in _blocks(net._coupling_plan.layout, net.coupling):
             yield f"agent.{agent}.C", C
     yield from _of_readout(net, head)
+    if lift is not None:
+        yield from _of_lift(net, lift)
 
 
 def _of_layers(layout: BlockLayout, weights: Tensor, suffix: str) -> Iterator[tuple[str, Tensor]]:
@@ -105,6 +110,13 @@ def _of_readout(net: HDNN, head: Readout) -> Iterator[tuple[str, Tensor]]:
         yield "readout.bias", head.bias
 
 
+def _of_lift(net: HDNN, lift: ConvolutionalLift) -> Iterator[tuple[str, Tensor]]:
+    widths = net.features[net.agents.local].tolist()
+    for name, part in lift.named_parameters():
+        for agent, own in zip(net.agents.local.tolist(), part.split(widths), strict=True):
+            yield f"agent.{agent}.lift.{name}", own
+
+
 def _index(folder: Path) -> dict[str, Path]:
     """Which file holds each tensor."""
     files = sorted(folder.glob(PATTERN))
@@ -130,12 +142,18 @@ def _names(path: Path) -> tuple[set[str], str | None]:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
 
 
-def _refuse_other_network(found: Set[str], net: HDNN, head: Readout, folder: Path) -> None:
-    """The names are known for all agents, so that every rank refuses alike."""
+def _needed(net: HDNN, head: Readout, lift: ConvolutionalLift | None) -> set[str]:
+    """The names of the tensors of all agents."""
     suffixes = [""] if net.plan.alike else [f".{layer}" for layer in range(net.layers)]
     kinds = [kind + suffix for suffix in suffixes for kind in "Kb"] + ["C"] * net._coupling_plan.trained
+    if lift is not None:
+        kinds += [f"lift.{name}" for name, _ in lift.named_parameters()]
     needed = {f"agent.{agent}.{kind}" for agent in range(net.agents.graph.agents) for kind in kinds}
-    needed |= {f"agent.{agent}.readout" for agent in head.at.tolist()} | {"readout.bias"}
+    return needed | {f"agent.{agent}.readout" for agent in head.at.tolist()} | {"readout.bias"}
+
+
+def _refuse_other_network(found: Set[str], needed: Set[str], folder: Path) -> None:
+    """The names are known for all agents, so that every rank refuses alike."""
     if needed - found:
         raise ValueError(f"{folder} has no {min(needed - found)}, which this network needs: it is of another network")
     if found - needed:

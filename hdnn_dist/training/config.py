@@ -32,7 +32,10 @@ class Section(BaseModel):
 
 
 class NetworkConfig(Section):
-    """The network; the keys are the arguments of ``HDNN``."""
+    """The network; the keys are the arguments of ``HDNN``.
+
+    ``lift``: "convolution" where every agent sees the whole image and the layers act at every pixel.
+    """
 
     architecture: str = "H2"
     features: Annotated[int | list[int], Field(description="a whole number, or a list of one for each agent")] = 2
@@ -47,6 +50,8 @@ class NetworkConfig(Section):
     coupling: Literal["I", "J1", "J2", "trained"] | None = None
     damping: NotNegative = 0.0
     store_every: Count = 1
+    lift: Literal["convolution"] | None = None
+    kernel: str = "auto"
 
 
 class ReadoutConfig(Section):
@@ -109,7 +114,8 @@ class PenaltyConfig(Section):
 class Config(Section):
     """A whole run. Without a file: 8 agents on a ring, H2, double circles.
 
-    ``record_gradients``: write the norm of the gradient of every layer, once an epoch, to metrics.jsonl.
+    ``record_gradients``: write the norm of the gradient of every layer, once an epoch, to metrics.jsonl;
+    ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -118,6 +124,7 @@ class Config(Section):
     batch_size: Count = 125
     threads: Count = 1
     record_gradients: bool = False
+    check_finite: bool = False
     timeout: Positive = 300.0
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
     placement: Annotated[

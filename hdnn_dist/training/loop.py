@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 
 from hdnn_dist.data import batches
+from hdnn_dist.finite import all_finite
 from hdnn_dist.network import HDNN
 from hdnn_dist.regularization import smoothness, weight_penalty
 from hdnn_dist.training.build import Job, Samples
+from hdnn_dist.training.divergence import DivergenceError, diverged
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
 from hdnn_dist.transport import Traffic
 
@@ -25,10 +27,6 @@ def layer_squares(net: HDNN, gradient: torch.Tensor) -> torch.Tensor:
     if net.plan.alike:
         return squares.sum((1, 2))
     return torch.stack([net.plan.weights(squares, layer).sum() for layer in range(net.layers)])
-
-
-class DivergenceError(ArithmeticError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         config = job.config
         self.job = job
-        self.parameters = [*job.net.parameters(), *job.head.parameters()]
+        self.parameters = job.parameters
         self.steps_per_epoch = math.ceil(len(job.train) / config.batch_size)
         self.optimizer = make_optimizer(config.optimizer, self.parameters)
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
@@ -83,7 +81,11 @@ class Trainer:
         self._recording = False
 
     def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
-        """Train for the epochs of the config. Raises ``DivergenceError`` on every rank when the loss is not finite."""
+        """Train for the epochs of the config.
+
+        Raises ``DivergenceError`` on every rank when an epoch, or with ``check_finite`` a step, ends in numbers that
+        are not finite.
+        """
         start, spent = self._traffic, self._traffic - self._traffic
         rows = []
         for epoch in range(self.job.config.epochs):
@@ -100,7 +102,7 @@ class Trainer:
         with torch.no_grad():
             for index in torch.arange(len(samples), device=total.device).split(EVALUATION_BATCH):
                 x, labels = samples.batch(index)
-                loss = self.job.head.loss(self.job.net(x), labels)
+                loss = self.job.head.loss(self.job.forward(x), labels)
                 total += torch.stack([loss.double() * len(index), self.job.head.correct.double()])
         loss_sum, correct = total.tolist()
         return Score(loss_sum / len(samples), correct / len(samples))
@@ -110,6 +112,7 @@ class Trainer:
         total = torch.zeros(2, dtype=torch.float64, device=self.job.net.weights.device)
         order = batches(len(self.job.train), config.batch_size, config.seed, epoch)
         for step, index in enumerate(order):
+            self._at = f"epoch {epoch + 1}, step {step + 1}"
             self._recording = config.record_gradients and step == self.steps_per_epoch - 1
             total += self._step(torch.as_tensor(index, device=total.device))
             on_step(epoch, step)
@@ -118,12 +121,7 @@ class Trainer:
         self._traffic = self.job.agents.ledger.traffic()
         gradient_norms = self._gradient_norms() if config.record_gradients else None
         score = self.evaluate(self.job.test)
-        if not math.isfinite(loss_sum + score.loss):  # the last step of an epoch shows in the test loss only
-            raise DivergenceError(
-                f"the loss is no longer finite in epoch {epoch + 1}: the gradient exploded; lower "
-                "optimizer.learning_rate or network.step, set optimizer.clip, raise penalties.smoothness, or use "
-                "network.initial='scaled'"
-            )
+        self._check_epoch(epoch, loss_sum + score.loss)
         return Epoch(
             epoch=epoch + 1,
             loss=loss_sum / len(self.job.train),
@@ -136,6 +134,28 @@ class Trainer:
             gradient_norms=gradient_norms,
         )
 
+    def _check_epoch(self, epoch: int, losses: float) -> None:
+        """The cheap check. ``losses``: of this epoch and of the test set, where its last step shows; they may read
+        some agents only, so the last output and the weights are looked at too.
+        """
+        job, (x, y) = self.job, self._last
+        if not (math.isfinite(losses) and all_finite(job.head.everyone, y, *self.parameters)):
+            hint = "" if job.config.check_finite else "; check_finite=true stops at the step where it begins"
+            raise DivergenceError(f"{diverged(job, self._suspects(x), f'epoch {epoch + 1}')}{hint}")
+
+    def _check_step(self, loss: torch.Tensor) -> None:
+        """The thorough check, before the weights move."""
+        job, (x, y) = self.job, self._last
+        gradients = [parameter.grad for parameter in self.parameters]
+        if not all_finite(job.head.everyone, y, loss.detach(), *gradients):
+            raise diverged(job, [x], self._at)
+
+    def _suspects(self, last: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The last batch, then the test set."""
+        yield last
+        for index in torch.arange(len(self.job.test), device=last.device).split(EVALUATION_BATCH):
+            yield self.job.test.batch(index)[0]
+
     def _gradient_norms(self) -> list[float]:
         """(layers,) of the step that was recorded; each rank's share of the squares is summed along the tree."""
         return self.job.head.everyone.sum(self._squares).sqrt().tolist()
@@ -144,7 +164,8 @@ class Trainer:
         """One step of the optimiser; (loss summed over the batch, number of samples that were right)."""
         job, penalties, clip = self.job, self.job.config.penalties, self.job.config.optimizer.clip
         x, labels = job.train.batch(index)
-        loss = job.head.loss(job.net(x), labels)
+        y = job.forward(x)
+        loss = job.head.loss(y, labels)
         objective = loss
         if penalties.smoothness:
             objective = objective + smoothness(job.net, penalties.smoothness, penalties.smoothness_scale)
@@ -154,6 +175,9 @@ class Trainer:
             objective = objective + weight_penalty(job.head, penalties.readout)
         self.optimizer.zero_grad()
         objective.backward()
+        self._last = x, y.detach()
+        if job.config.check_finite:
+            self._check_step(loss)
         if self._recording and job.net.weights.grad is not None:
             self._squares = layer_squares(job.net, job.net.weights.grad)
         if clip is not None:

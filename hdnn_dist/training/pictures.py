@@ -55,7 +55,7 @@ class _Plane:
         self.x, self.y = np.linspace(low - edge, high + edge, GRID_POINTS).T
         grid = np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
         with torch.no_grad():
-            logits = torch.cat([job.head(job.net(part)) for part in job.inputs(grid).split(EVALUATION_BATCH)])
+            logits = torch.cat([job.head(job.forward(part)) for part in job.inputs(grid).split(EVALUATION_BATCH)])
         self.decided = job.head.criterion.decide(logits).cpu().numpy() if job.is_root else None
 
     def draw(self, path: Path) -> Path:
@@ -75,7 +75,7 @@ def _draw_agents(job: Job, path: Path) -> Path:
         agents.graph,
         path,
         owner=agents.owner if agents.world.size > 1 else None,
-        inputs=sorted(job.columns.assignment),
+        inputs=job.entered,
         readout=head.at.tolist() if len(head.at) < agents.graph.agents else None,
     )
 

@@ -18,7 +18,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
     ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, ``wire_`` between ranks.
     """
     traffic = Traffic.from_vector(_sum(job, torch.as_tensor(outcome.traffic.vector())).cpu().numpy())
-    per_rank = _sum(job, _at_own_rank(job, sum(parameter.numel() for parameter in _parameters(job))))
+    per_rank = _sum(job, _at_own_rank(job, sum(parameter.numel() for parameter in job.parameters)))
     drift = _sum(job, _at_own_rank(job, job.net.drift or 0.0)).max()
     off_graph = _sum(job, torch.tensor([job.agents.ledger.off_graph_messages]))
     config, steps = job.config, max(outcome.steps, 1)
@@ -51,10 +51,6 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "version": hdnn_dist.__version__,
         "torch": torch.__version__,
     }
-
-
-def _parameters(job: Job) -> list[torch.nn.Parameter]:
-    return [*job.net.parameters(), *job.head.parameters()]
 
 
 def _sum(job: Job, vector: torch.Tensor) -> torch.Tensor:
