@@ -115,10 +115,10 @@ class TestTrain:
         assert str(run.folder) in where
 
     def test_it_shows_its_progress_on_a_terminal(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cli, "console", Console(file=io.StringIO(), force_terminal=True, width=200))
-        monkeypatch.setattr(cli, "draw_run", lambda *_: [])
+        monkeypatch.setattr(cli.train, "console", Console(file=io.StringIO(), force_terminal=True, width=200))
+        monkeypatch.setattr(cli.train, "draw_run", lambda *_: [])
         assert hdnn_dist("train", *settings(), "--run-dir", str(tmp_path)).exit_code == 0
-        shown = cli.console.file.getvalue()
+        shown = cli.train.console.file.getvalue()
         assert "epoch 2: loss" in shown
         assert "100%" in shown
 
@@ -169,7 +169,7 @@ def without(module: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def nine_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "connect", lambda *_, **__: NineRanks(torch.device("cpu")))
+    monkeypatch.setattr(cli.train, "connect", lambda *_, **__: NineRanks(torch.device("cpu")))
 
 
 def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,70 @@
+"""``hdnn-dist bench``: how fast propagation is on this machine, and beside what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hdnn_dist.bench import BENCHMARKS, Plan, Report, Tell
+from hdnn_dist.bench.cases import Case, cores
+from hdnn_dist.bench.report import machine
+from hdnn_dist.choices import unknown
+from hdnn_dist.cli.shell import console, reported
+
+progress = Console(stderr=True, markup=False, emoji=False)
+
+
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="step, loop, memory, agents, depth or threads.")],
+    threads: Annotated[
+        int | None, typer.Option(help="Default 1; for 'threads' the most to try, default all cores.")
+    ] = None,
+    cases: Annotated[
+        list[str] | None,
+        typer.Option("--case", metavar="AxFxLxB", help="Agents, features, layers, batch: 8x2x64x125; repeatable."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Seconds: small cases, to see that it works.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows, nothing else.")] = False,
+) -> None:
+    """Measure training steps (forward and backward of H2 on a ring, float32) and print a Markdown table.
+
+    step      beside the dense masked baseline, in turns, and beside the machine's own batched product
+    loop      a full step of the optimiser beside forward and backward alone
+    memory    peak memory of deep networks, and with every k-th state stored
+    agents    time per agent and layer, 64 to 65,536 agents
+    depth     time per layer, 4 to 4096 layers
+    threads   speed-up with threads
+    """
+    with reported(kept="nothing was measured to the end"):
+        if name not in BENCHMARKS:
+            raise unknown("benchmark", name, tuple(BENCHMARKS))
+        most = cores() if name == "threads" else 1
+        plan = Plan(most if threads is None else threads, quick, tuple(map(Case.parse, cases or ())))
+        with _progress() as tell:
+            report = BENCHMARKS[name](plan, tell)
+        _print(report, as_json)
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    """What is being measured, on a terminal only."""
+    if not progress.is_terminal:
+        yield lambda text: None
+        return
+    with progress.status("") as status:
+        yield status.update
+
+
+def _print(report: Report, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(report.rows, indent=2))
+        return
+    console.print(f"{machine()}, kernel {report.kernels}\n", highlight=False)
+    console.print(report.table(), highlight=False)
+    for note in report.notes:
+        console.print(note, highlight=False)

@@ -1,0 +1,112 @@
+"""``hdnn-dist reproduce``: the tables of the published experiments, made by training every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from hdnn_dist.cli.shell import console, reported
+from hdnn_dist.data.mnist_download import download as download_mnist
+from hdnn_dist.experiments import experiment_named
+from hdnn_dist.experiments.cells import Experiment, Result
+from hdnn_dist.experiments.pages import Output, check_readme, write_page, write_readme
+from hdnn_dist.experiments.records import Records
+from hdnn_dist.experiments.running import Task, findings, missing, tasks, train_all
+
+KEPT = "the trainings that ended are on record; the same command goes on from there"
+errors = Console(stderr=True, soft_wrap=True, markup=False, emoji=False)
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="The experiment; without one: which there are.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Train each cell with the seeds 0 to N - 1; default as published.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="The folder of MNIST's four files.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch MNIST's files into that folder first.")] = False,
+    out: Annotated[Path, typer.Option(help="Where NAME.md, NAME.jsonl and the picture go.")] = Path("docs/results"),
+    jobs: Annotated[str, typer.Option(metavar="N", help="Trainings at the same time, each on one thread.")] = "1",
+) -> None:
+    """Train every cell of an experiment and write its table, into a page and between the markers of ./README.md.
+
+    Each training that ends is put on record at once: after Ctrl-C the same command goes on from there.
+    """
+    with reported(KEPT):
+        experiment = experiment_named(name)
+        count = experiment.seeds if seeds is None else _count("--seeds", seeds)
+        workers = _count("--jobs", jobs)
+        root = _files(experiment, data_root, download)
+        check_readme(experiment.name)
+        wanted = tasks(experiment, count, root)
+        output = _output(experiment, out)
+        records = Records(output.records)
+        with _progress(wanted, records) as on_result:
+            train_all(wanted, records, workers, on_result)
+        _write(experiment, wanted, records, output)
+
+
+def _count(option: str, text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{option} is {text!r}: expected a whole number of at least 1, such as {option} 3")
+    return int(text)
+
+
+def _files(experiment: Experiment, data_root: Path | None, download: bool) -> str | None:
+    """The folder of MNIST's files, where one was given, after the download that was asked for."""
+    if not experiment.reads_files and (download or data_root is not None):
+        given = "--download" if download else f"--data-root {data_root}"
+        raise ValueError(f"{given}: {experiment.name} makes its data and reads no files; leave it out")
+    if download:
+        download_mnist(data_root or Path(str(experiment.cells[0].settings(seed=0).data.root)))
+    return None if data_root is None else str(data_root)
+
+
+def _output(experiment: Experiment, out: Path) -> Output:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: give a folder")
+    return Output(experiment.name, out)
+
+
+def _write(experiment: Experiment, wanted: Sequence[Task], records: Records, output: Output) -> None:
+    found = findings(experiment, wanted, records)
+    command = _command(experiment, len(found[0].results))
+    written = write_page(experiment, found, command, output) + write_readme(experiment, found, command)
+    console.print(experiment.table(found))
+    console.print(f"written: {', '.join(map(str, written))}")
+
+
+def _command(experiment: Experiment, seeds: int) -> str:
+    """The command for the page: the same table elsewhere, so without this machine's folders."""
+    files = " --data-root FOLDER" if experiment.reads_files else ""
+    return f"hdnn-dist reproduce {experiment.name} --seeds {seeds}{files}"
+
+
+@contextmanager
+def _progress(wanted: Sequence[Task], records: Records) -> Iterator[Callable[[Task, Result], None]]:
+    """On the standard error: a bar over all trainings on a terminal, elsewhere a line for each that ended."""
+    done = len(wanted) - len(missing(wanted, records))
+    if done:
+        errors.print(f"{done} of {len(wanted)} trainings are on record already")
+    if not errors.is_terminal:
+        yield _lines(done, len(wanted))
+        return
+    columns = ("trainings", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[last]}")
+    with Progress(*columns, console=errors) as bar:
+        shown = bar.add_task("trainings", total=len(wanted), completed=done, last="")
+        yield lambda task, result: bar.update(shown, advance=1, last=_told(task, result))
+
+
+def _lines(done: int, total: int) -> Callable[[Task, Result], None]:
+    ended = iter(range(done + 1, total + 1))
+    return lambda task, result: errors.print(f"[{next(ended)}/{total}] {_told(task, result)}")
+
+
+def _told(task: Task, result: Result) -> str:
+    accuracy = "diverged" if result.accuracy is None else f"{result.accuracy:.4f}"
+    return f"{task.cell}, seed {task.seed}: {accuracy}, {result.seconds:.1f} s"

@@ -1,0 +1,71 @@
+"""What every command shares: where it prints, how it ends, and in which folder it writes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from hdnn_dist.training.loop import DivergenceError
+from hdnn_dist.transport import TransportError
+
+WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+console = Console(soft_wrap=True, markup=False, emoji=False)
+
+
+def table(rows: Mapping[str, object]) -> None:
+    """Print names and values in two columns."""
+    for name, value in rows.items():
+        console.print(f"{name:<18} {value}")
+
+
+def default_folder(config: Path | None) -> Path:
+    """``runs/NAME-TIME``, after the name of the config file."""
+    name = "default" if config is None else config.stem
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def reported(kept: str = "the run folder holds what was finished") -> Iterator[None]:
+    """Turn failures into one line and an exit status: 2 for wrong input, 1 for a failed run, 130 for Ctrl-C.
+
+    ``kept``: what Ctrl-C leaves behind.
+    """
+    try:
+        with _warned_once():
+            yield
+    except ValueError as error:
+        leave(f"error: {error}", WRONG_INPUT)
+    except (TransportError, DivergenceError, OSError, MemoryError) as error:
+        leave(f"failed: {error}", FAILED)
+    except KeyboardInterrupt:
+        leave(f"interrupted; {kept}", INTERRUPTED)
+
+
+@contextmanager
+def _warned_once() -> Iterator[None]:
+    """Show the first warning of a kind, in one line; the drift of the state can come with every step."""
+    shown = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if category not in shown:
+            sys.stderr.write(f"hdnn-dist: warning: {message}\n")
+        shown.add(category)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def leave(message: str, status: int) -> NoReturn:
+    """One line on the standard error, and the end of the command."""
+    sys.stderr.write(f"hdnn-dist: {message}\n")
+    raise typer.Exit(status)

@@ -1,0 +1,113 @@
+"""``hdnn-dist train``: a run folder from a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+from hdnn_dist.cli.shell import console, default_folder, reported
+from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.training.agreement import agreed
+from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.checkpoint import CHECKPOINTS, save_weights
+from hdnn_dist.training.config import load_config
+from hdnn_dist.training.loop import Epoch, Trainer
+from hdnn_dist.training.pictures import draw_run
+from hdnn_dist.training.runs import RunFolder
+from hdnn_dist.training.summary import summarise
+from hdnn_dist.transport import connect
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file; without one: 8 agents on a ring, double circles.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as --set network.layers=64; repeatable."),
+    ] = None,
+    transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
+    run_dir: Annotated[Path | None, typer.Option(help="Where to write; default runs/NAME-TIME.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Allow a run folder that holds a finished run.")
+    ] = False,
+) -> None:
+    """Train a network and write a run folder: config, metrics, summary and pictures.
+
+    In one process:   hdnn-dist train
+    On 8 ranks:       torchrun --standalone --nproc-per-node 8 -m hdnn_dist train
+    Over MPI:         mpiexec -n 8 python -m mpi4py -m hdnn_dist train
+    """
+    with reported():
+        settings = load_config(config, overrides or [])
+        graph = CommunicationGraph.parse(settings.graph)
+        torch.set_num_threads(settings.threads)
+        with connect(transport, timeout=settings.timeout) as world:
+            job = build(settings, graph, world)
+            _train(job, run_dir or default_folder(config), overwrite)
+
+
+def _train(job: Job, path: Path, overwrite: bool) -> None:
+    folder = None
+    with agreed(job.head.everyone):
+        if job.is_root:
+            folder = RunFolder(path, job.config, overwrite)
+    trainer = Trainer(job)
+    with _progress(job, trainer.steps_per_epoch) as (on_step, on_epoch):
+        outcome = trainer.run(on_step, _then(folder, on_epoch))
+    summary = summarise(job, outcome, trainer.evaluate(job.train), trainer.evaluate(job.test))
+    with agreed(job.head.everyone):
+        save_weights(job.net, job.head, path / CHECKPOINTS, job.lift)
+    with agreed(job.head.everyone):
+        if folder is not None:
+            folder.finish(summary)
+        pictures = draw_run(job, outcome.epochs, path)
+    if job.is_root:
+        _tell(summary, path, pictures)
+
+
+def _then(folder: RunFolder | None, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
+    def write_and_show(row: Epoch) -> None:
+        if folder is not None:
+            folder.add(row)
+        on_epoch(row)
+
+    return write_and_show
+
+
+@contextmanager
+def _progress(job: Job, steps: int) -> Iterator[tuple[Callable[[int, int], None], Callable[[Epoch], None]]]:
+    """A bar over all steps with the last epoch beside it, on the root's rank and on a terminal only."""
+    if not (job.is_root and console.is_terminal):
+        yield lambda epoch, step: None, lambda row: None
+        return
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        "{task.fields[last]}",
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=job.config.epochs * steps, last="")
+
+        def show(row: Epoch) -> None:
+            last = f"epoch {row.epoch}: loss {row.loss:.4f}, test accuracy {row.test_accuracy:.4f}"
+            bar.update(task, last=last)
+
+        yield lambda epoch, step: bar.advance(task), show
+
+
+def _tell(summary: dict[str, Any], path: Path, pictures: list[Path]) -> None:
+    console.print(
+        f"{summary['architecture']}, {summary['agents']} agents on {summary['graph']}, {summary['ranks']} ranks "
+        f"({summary['transport']}): test accuracy {summary['test_accuracy']:.4f}, loss {summary['loss']:.4f}, "
+        f"{summary['seconds']:.1f} s, off-graph messages {summary['off_graph_messages']}"
+    )
+    console.print(f"run folder: {path}    pictures: {', '.join(picture.name for picture in pictures)}")

@@ -1,0 +1,46 @@
+"""Experiment 3: MNIST as published, a convolution to 8 channels and layers at every pixel; the channels are agents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hdnn_dist.experiments.cells import Cell, Experiment, Findings
+from hdnn_dist.experiments.table import grouped, pivoted
+from hdnn_dist.plots.lines import Line, draw_lines
+
+ARCHITECTURES = ("MS1", "H1-J1", "H1-J2", "H2")
+LAYERS = (2, 4, 8)
+
+
+def _cell(architecture: str, layers: int) -> Cell:
+    overrides = (f"network.architecture={architecture}", f"network.layers={layers}")
+    return Cell({"architecture": architecture, "layers": layers}, "mnist_channels.toml", overrides)
+
+
+def _table(found: Findings) -> str:
+    return pivoted(found, ["architecture"], "layers")
+
+
+def _draw(found: Findings, path: Path) -> Path:
+    lines = [
+        Line(name, [finding.cell.labels["layers"] for finding in line], [finding.median for finding in line])
+        for (name,), line in grouped(found, ["architecture"]).items()
+    ]
+    return draw_lines({"MNIST": lines}, path, x="layers", y="test accuracy, median")
+
+
+EXPERIMENT = Experiment(
+    name="mnist_channels",
+    title="MNIST, channels as agents",
+    compares=(
+        "A 3 x 3 convolution makes 8 channels of an image, the layers act on the channels at every pixel, and a linear "
+        "head reads them all; the channels belong to 4 agents on a ring, two each. Step, data, seeds and optimiser are "
+        "the same throughout, so columns differ in depth and lines in architecture alone. Median and (worst) of the "
+        "seeds."
+    ),
+    cells=tuple(_cell(architecture, layers) for architecture in ARCHITECTURES for layers in LAYERS),
+    table=_table,
+    draw=_draw,
+    seeds=1,
+    reads_files=True,
+)

@@ -1,0 +1,89 @@
+"""Where the tables go: a page for each experiment, and between the markers of a README."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import hdnn_dist
+from hdnn_dist.experiments.cells import Experiment, Findings
+from hdnn_dist.training.runs import write_whole
+
+README = Path("README.md")
+MADE_BY = "Made by `{command}`, never by hand"
+
+
+@dataclass(frozen=True)
+class Output:
+    """The files of an experiment in the folder ``out``."""
+
+    name: str
+    out: Path
+
+    @property
+    def records(self) -> Path:
+        return self.out / f"{self.name}.jsonl"
+
+    @property
+    def page(self) -> Path:
+        return self.out / f"{self.name}.md"
+
+    @property
+    def picture(self) -> Path:
+        return self.out / f"{self.name}.png"
+
+
+def write_page(experiment: Experiment, found: Findings, command: str, output: Output) -> list[Path]:
+    """Write the page and its picture; what was written. ``command``: the one that makes them."""
+    pictures = [] if experiment.draw is None else [experiment.draw(found, output.picture)]
+    parts = [
+        f"# {experiment.title}",
+        experiment.compares,
+        experiment.table(found),
+        *(f"![{experiment.title}]({path.name})" for path in pictures),
+        f"{MADE_BY.format(command=command)}, with hdnn-dist {hdnn_dist.__version__} and torch {torch.__version__}. "
+        f"Test accuracy after the last epoch, {_seeds(found)}; seconds are of one training. Every result, with its "
+        f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
+    ]
+    write_whole(output.page, "\n\n".join(parts) + "\n")
+    return [output.page, *pictures]
+
+
+def write_readme(experiment: Experiment, found: Findings, command: str, readme: Path = README) -> list[Path]:
+    """Replace what stands between the experiment's markers by its table, nothing else; the file, where it has them."""
+    text = _read(readme)
+    if (place := _place(text, experiment.name, readme)) is None:
+        return []
+    table = f"\n{experiment.table(found)}\n\n{MADE_BY.format(command=command)}; {_seeds(found)}.\n"
+    write_whole(readme, text[: place.start] + table + text[place.stop :])
+    return [readme]
+
+
+def check_readme(name: str, readme: Path = README) -> None:
+    """``ValueError`` for a README with markers between which nothing can be written."""
+    _place(_read(readme), name, readme)
+
+
+def _read(readme: Path) -> str:
+    """The text with the ends of its lines as they are."""
+    return readme.read_bytes().decode() if readme.is_file() else ""
+
+
+def _place(text: str, name: str, readme: Path) -> slice | None:
+    """Where the table of an experiment stands; None where there are no markers."""
+    begin, end = f"<!-- reproduce {name} -->", f"<!-- end {name} -->"
+    counts = text.count(begin), text.count(end)
+    if counts == (0, 0):
+        return None
+    found = re.search(f"{re.escape(begin)}(.*?){re.escape(end)}", text, re.DOTALL)
+    if counts != (1, 1) or found is None:
+        raise ValueError(f"{readme}: expected one {begin!r} and behind it one {end!r}; mend it, or remove both")
+    return slice(*found.span(1))
+
+
+def _seeds(found: Findings) -> str:
+    count = len(found[0].results)
+    return "seed 0" if count == 1 else f"seeds 0 to {count - 1}"

@@ -1,0 +1,91 @@
+"""Experiment 5: digits with a pixel an agent, read at one corner: how depth buys reach.
+
+``all pixels``: pixel i enters at agent i. ``far pixels``: the image is cut into 16 patches of 2 x 2 pixels, which enter
+at the 16 agents that are farthest from the one that is read, so that nothing is known of the digit near it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+
+from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
+from hdnn_dist.experiments.depth import depth_panels
+from hdnn_dist.experiments.table import median_and_worst, pivoted
+from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.plots.lines import draw_lines
+from hdnn_dist.training.checking import check_config
+
+GRAPHS = ("grid:8x8", "torus:8x8", "watts_strogatz:64,4,0.1,0")
+LAYERS = (1, 2, 4, 8, 16, 32)
+READER, FAR_AGENTS = 0, 16
+SIDE, PATCH = 8, 2  # pixels
+CHANCE = 0.1
+TIME, LARGEST_STEP = 6.4, 1.0  # layers times step, as in the config, while the step is not larger than this
+
+
+def _cells(graph: str) -> list[Cell]:
+    distance = nx.single_source_shortest_path_length(CommunicationGraph.parse(graph).networkx, READER)
+    farthest = sorted(distance, key=lambda agent: (distance[agent], agent))[-FAR_AGENTS:]
+    far = f"data.columns={_patches_at(farthest)}"
+    return [
+        Cell(
+            {"graph": graph, "pixels": pixels, "nearest": nearest, "layers": layers},
+            "digits_grid64.toml",
+            (f"graph={graph}", f"network.layers={layers}", f"network.step={_step(layers)}", *overrides),
+        )
+        for pixels, nearest, overrides in (("all", 0, ()), ("far", distance[farthest[0]], (far,)))
+        for layers in LAYERS
+    ]
+
+
+def _step(layers: int) -> float:
+    """The same time at every depth: with the step of a deep network, a shallow one passes on too little to learn."""
+    return min(TIME / layers, LARGEST_STEP)
+
+
+def _patches_at(agents: list[int]) -> str:
+    """Which agent sees which patch, as TOML."""
+    patches = np.arange(SIDE * SIDE).reshape(SIDE // PATCH, PATCH, SIDE // PATCH, PATCH)
+    rows = patches.transpose(0, 2, 1, 3).reshape(FAR_AGENTS, -1).tolist()
+    return "{" + ", ".join(f"{agent} = {row}" for agent, row in zip(agents, rows, strict=True)) + "}"
+
+
+def _seen(cell: Cell) -> str:
+    """How many of the agents with pixels the readout can see: 6 of 64."""
+    config = cell.settings(seed=0)
+    checked = check_config(config, CommunicationGraph.parse(config.graph))
+    return f"{len(checked.inputs) - len(checked.unreached)} of {len(checked.inputs)}"
+
+
+def _table(found: Findings) -> str:
+    return pivoted(found, ["graph", "pixels", "nearest"], "layers", _accuracy_and_seen)
+
+
+def _accuracy_and_seen(finding: Finding) -> str:
+    return f"{median_and_worst(finding)}, {_seen(finding.cell)}"
+
+
+def _draw(found: Findings, path: Path) -> Path:
+    panels = {f"digits, {pixels} pixels": lines for pixels, lines in depth_panels(found, "pixels", "graph").items()}
+    return draw_lines(panels, path, x="layers", y="test accuracy, median", level=("chance", CHANCE))
+
+
+EXPERIMENT = Experiment(
+    name="reach",
+    title="How depth buys reach",
+    compares=(
+        "The 8 x 8 digits on 64 agents; the digit is read at agent 0 alone, a corner of the grid. `all`: a pixel an "
+        "agent. `far`: all 64 pixels enter at the 16 agents farthest from agent 0, 4 each; `nearest` is the distance "
+        "from it in hops. A layer of H2 carries information 4 hops, the first one 2 since pixels enter in p: N layers "
+        "reach 4 N - 2 hops. The lines differ in the graph and in where pixels enter, the columns in depth; layers "
+        f"times step is {TIME:g}, the step at most {LARGEST_STEP:g}. Median and (worst) of the seeds, then how many of "
+        "the agents with pixels the readout can see, as `hdnn-dist check` finds; where it sees none the accuracy is "
+        "chance, a tenth."
+    ),
+    cells=tuple(cell for graph in GRAPHS for cell in _cells(graph)),
+    table=_table,
+    draw=_draw,
+)

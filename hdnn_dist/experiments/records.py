@@ -1,0 +1,60 @@
+"""What has been trained already: a JSON Lines file, a line for each training that ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hdnn_dist.experiments.cells import Result
+from hdnn_dist.training.config import Config
+
+
+class Records:
+    """The results in a file, each with the config that gave it.
+
+    A config is found again only if all of its keys have the same values, the place of the data set's files excepted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+        self._torn = bool(text) and not text.endswith("\n")
+        self._known = dict(entry for line in text.splitlines() if (entry := _entry(line)) is not None)
+
+    def find(self, config: Config) -> Result | None:
+        """The result of this config, None where it has not been trained yet."""
+        return self._known.get(_key(_identity(config)))
+
+    def add(self, labels: Mapping[str, Any], config: Config, result: Result) -> None:
+        """Append a line in one write, behind the end of a line that an earlier call has left half-written."""
+        identity = _identity(config)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({**labels, "result": asdict(result), "config": identity}) + "\n"
+        with self.path.open("ab", buffering=0) as file:
+            file.write(("\n" * self._torn + line).encode())
+            os.fsync(file.fileno())
+        self._torn = False
+        self._known[_key(identity)] = result
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    values = config.model_dump(mode="json")
+    del values["data"]["root"]
+    return values
+
+
+def _key(identity: dict[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True)
+
+
+def _entry(line: str) -> tuple[str, Result] | None:
+    """Config and result of a line; None for one that was not written to its end."""
+    try:
+        row = json.loads(line)
+        return _key(row["config"]), Result(**row["result"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,317 @@
+"""The experiments: their tables are those that were asked for, and what was trained is neither lost nor done twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from hdnn_dist import CommunicationGraph, cli
+from hdnn_dist.experiments import EXPERIMENTS, running
+from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
+from hdnn_dist.experiments.cells import Result as Trained
+from hdnn_dist.experiments.running import train
+from hdnn_dist.experiments.table import listed
+from hdnn_dist.plots.lines import Line, draw_lines
+from hdnn_dist.training.checking import Checked, check_config
+from hdnn_dist.training.config import Config
+
+TINY = ("epochs=1", "data.samples=40", "batch_size=10")
+OTHERS = "# Title\r\n\nbefore\n<!-- reproduce reach -->old<!-- end reach -->\n"
+MARKED = OTHERS + "<!-- reproduce tiny -->\nold\n<!-- end tiny -->\nafter\n"
+
+
+def reproduce(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, ["reproduce", *arguments], catch_exceptions=False)
+
+
+def tiny(*overrides: str, reads_files: bool = False) -> Experiment:
+    """Two cells that train in no time."""
+    cells = tuple(
+        Cell({"layers": layers}, "double_circles_ring8.toml", (*TINY, f"network.layers={layers}", *overrides))
+        for layers in (1, 2)
+    )
+    return Experiment("tiny", "Tiny", "Nothing.", cells, _table, _draw, seeds=2, reads_files=reads_files)
+
+
+def _table(found: Findings) -> str:
+    return listed(found, ["layers"])
+
+
+def _draw(found: Findings, path: Path) -> Path:
+    return draw_lines({"tiny": [Line("H2", [1, 2], [finding.median for finding in found])]}, path, x="x", y="y")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and the tiny experiment among the others."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", tiny())
+    return tmp_path
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The configs that have been trained, in order."""
+    configs: list[Config] = []
+
+    def noted(config: Config) -> Trained:
+        configs.append(config)
+        return train(config)
+
+    monkeypatch.setattr(running, "train", noted)
+    return configs
+
+
+def records(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "docs/results/tiny.jsonl").read_text().splitlines()]
+
+
+def checked(cell: Cell) -> Checked:
+    config = cell.settings(seed=0)
+    return check_config(config, CommunicationGraph.parse(config.graph))
+
+
+class TestTables:
+    @pytest.mark.parametrize(("name", "count"), [("architectures", 60), ("topologies", 12), ("reach", 36)])
+    def test_every_cell_can_be_trained_and_none_is_there_twice(self, name: str, count: int) -> None:
+        cells = EXPERIMENTS[name].cells
+        assert len(cells) == count
+        assert len({cell.settings(seed=0).model_dump_json() for cell in cells}) == count
+        assert len({str(cell) for cell in cells}) == count
+        assert all(checked(cell).conditions.refusal is None for cell in cells)
+
+    def test_architectures(self) -> None:
+        cells = {tuple(cell.labels.values()): cell.settings(seed=0) for cell in EXPERIMENTS["architectures"].cells}
+        assert {data for data, _, _ in cells} == {"swiss_roll", "double_moons"}
+        assert {name for _, name, _ in cells} == {"MS1", "MS2", "MS3", "H1-J1", "H1-J2", "H2"}
+        assert {layers for _, _, layers in cells} == {4, 8, 16, 32, 64}
+        for (data, name, layers), config in cells.items():
+            chosen = config.network
+            assert (config.data.name, chosen.architecture, chosen.layers) == (data, name, layers)
+            assert CommunicationGraph.parse(config.graph) == CommunicationGraph.complete(2)
+            assert chosen.features == 2
+
+    def test_topologies_differ_in_the_graph_alone(self) -> None:
+        for data in ("double_circles", "swiss_roll"):
+            cells = [cell for cell in EXPERIMENTS["topologies"].cells if cell.labels["data"] == data]
+            configs = [cell.settings(seed=3) for cell in cells]
+            assert {"ring:8", "complete:8", "path:8", "star:8"} < {config.graph for config in configs}
+            assert {CommunicationGraph.parse(config.graph).agents for config in configs} == {8}
+            assert {config.data.name for config in configs} == {data}
+            assert len({config.model_copy(update={"graph": ""}).model_dump_json() for config in configs}) == 1
+
+    def test_mnist_patches(self) -> None:
+        """Three readers of the same 49 agents, 4 x 4 pixels each."""
+        experiment = EXPERIMENTS["mnist_patches"]
+        configs = [cell.settings(seed=0, root="folder") for cell in experiment.cells]
+        assert [config.readout.at for config in configs] == ["all", "centre", [0]]
+        for config in configs:
+            assert (config.graph, config.data.name, config.data.patch) == ("grid:7x7", "mnist", (4, 4))
+            assert config.data.root == "folder"
+        assert experiment.reads_files
+
+    def test_reach_shows_every_graph_at_every_depth(self) -> None:
+        cells = [(cell.labels["graph"].partition(":")[0], cell.labels["layers"]) for cell in EXPERIMENTS["reach"].cells]
+        assert set(cells) == {(graph, n) for graph in ("grid", "torus", "watts_strogatz") for n in (1, 2, 4, 8, 16, 32)}
+        assert all(cell.settings(seed=0).readout.at == [0] for cell in EXPERIMENTS["reach"].cells)
+
+    def test_a_reader_sees_nothing_while_depth_is_less_than_the_distance(self) -> None:
+        """N layers of H2 carry what enters in p over 4 N - 2 hops."""
+        for cell in EXPERIMENTS["reach"].cells:
+            found, distance = checked(cell), cell.labels["nearest"]
+            blind = len(found.unreached) == len(found.inputs)
+            assert blind == (4 * cell.labels["layers"] - 2 < distance), cell
+
+    @pytest.mark.parametrize("layers", [1, 2])
+    def test_what_it_does_not_see_it_does_not_know(self, layers: int) -> None:
+        """Chance is a tenth: no digit is more than 37 of the 360 test images."""
+        pytest.importorskip("sklearn")
+        wanted = {"graph": "grid:8x8", "pixels": "far", "nearest": 9, "layers": layers}
+        (cell,) = (cell for cell in EXPERIMENTS["reach"].cells if cell.labels == wanted)
+        config = cell.settings(seed=0).model_copy(update={"epochs": 1})
+        accuracy = train(config).accuracy
+        assert accuracy is not None
+        assert accuracy <= 37 / 360
+
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_tables_and_pictures_take_what_diverged(self, name: str, tmp_path: Path) -> None:
+        experiment = EXPERIMENTS[name]
+        results = Trained(0.5, 1.0, 2.0, 3.0), Trained(None, 1.0, 2.0, 3.0), Trained(0.75, 1.0, 2.0, 3.0)
+        found = [Finding(cell, results) for cell in experiment.cells]
+        lines = experiment.table(found).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert "0.5000" in lines[2]
+        assert "diverged" in lines[2]
+        if experiment.draw is not None:
+            assert experiment.draw(found, tmp_path / "picture.png").stat().st_size > 1000
+
+    def test_median_and_worst_count_what_diverged(self) -> None:
+        cell = tiny().cells[0]
+        found = Finding(cell, tuple(Trained(accuracy, 1.0, 0.0, 0.0) for accuracy in (0.5, 1.0, None)))
+        assert (found.median, found.worst) == (0.5, -math.inf)
+
+
+class TestReproduce:
+    def test_it_trains_every_cell_with_every_seed_and_writes_the_table(self, here: Path, trained: list[Config]) -> None:
+        (here / "README.md").write_bytes(MARKED.encode())
+        result = reproduce("tiny")
+        assert result.exit_code == 0
+        assert [(config.seed, config.network.layers) for config in trained] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+        assert [line.partition("]")[0] for line in result.stderr.splitlines()] == ["[1/4", "[2/4", "[3/4", "[4/4"]
+        page = (here / "docs/results/tiny.md").read_text()
+        accuracies = [row["result"]["accuracy"] for row in records(here) if row["layers"] == 1]
+        median = f"{sum(accuracies) / 2:.4f}"
+        assert f"| 1 | {median} | {min(accuracies):.4f} | " in page
+        assert "`hdnn-dist reproduce tiny --seeds 2`" in page
+        assert (here / "docs/results/tiny.png").stat().st_size > 1000
+
+    def test_bytes_are_those_of_the_summary(self, here: Path) -> None:
+        """By hand, one layer on the ring: 4 rounds each way of 16 messages of 10 samples, twice as wide backward, and
+        the readout's tree: 10 x 2 logits up each of its 7 edges, as many down."""
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        row = records(here)[0]["result"]
+        assert row["messages_per_step"] == 8 * 16 + 2 * 7
+        assert row["bytes_per_step"] == pytest.approx(4 * 10 * (4 * 16 * 3 + 2 * 7 * 2), rel=0.05)
+
+    def test_the_readme_changes_between_the_markers_alone(self, here: Path) -> None:
+        (here / "README.md").write_bytes(MARKED.encode())
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        once = (here / "README.md").read_bytes().decode()
+        before, begin, rest = once.partition("<!-- reproduce tiny -->")
+        table, end, after = rest.partition("<!-- end tiny -->")
+        assert (before, after) == (OTHERS, "\nafter\n")
+        assert "| layers | median | worst |" in table
+        assert "old" not in table
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert (here / "README.md").read_bytes().decode() == once
+        assert begin
+        assert end
+
+    def test_a_readme_without_markers_stays_as_it_is(self, here: Path) -> None:
+        (here / "README.md").write_bytes(OTHERS.encode())
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert (here / "README.md").read_bytes().decode() == OTHERS
+
+    def test_it_goes_on_where_it_was_interrupted(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Config] = []
+
+        def interrupted(config: Config) -> Trained:
+            seen.append(config)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return train(config)
+
+        monkeypatch.setattr(running, "train", interrupted)
+        result = reproduce("tiny")
+        assert result.exit_code == 130
+        assert "the same command goes on from there" in result.stderr
+        assert {path.name for path in (here / "docs/results").iterdir()} == {"tiny.jsonl"}
+        assert len(records(here)) == 2
+        result = reproduce("tiny")
+        assert (result.exit_code, result.stderr.splitlines()[0]) == (0, "2 of 4 trainings are on record already")
+        assert seen[3:] == [cell.settings(seed=1) for cell in tiny().cells]
+        assert len(records(here)) == 4
+
+    def test_a_config_that_changed_is_trained_again(
+        self, here: Path, trained: list[Config], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        changed = tiny()
+        slower = Cell(changed.cells[0].labels, changed.cells[0].config, (*changed.cells[0].overrides, "epochs=2"))
+        monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment(**{**vars(changed), "cells": (slower, changed.cells[1])}))
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert [config.epochs for config in trained] == [1, 1, 2]
+        assert f"| 1 | {records(here)[-1]['result']['accuracy']:.4f} |" in (here / "docs/results/tiny.md").read_text()
+
+    def test_a_line_that_was_cut_off_is_trained_again(self, here: Path, trained: list[Config]) -> None:
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        path = here / "docs/results/tiny.jsonl"
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-20])
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert len(trained) == 3
+        lines = path.read_text().splitlines()
+        assert len(lines) == 3
+        assert json.loads(lines[-1])["layers"] == 2
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert len(trained) == 3
+
+    def test_the_records_know_no_folder_of_this_machine(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The same files elsewhere give the same results."""
+        monkeypatch.setitem(EXPERIMENTS, "tiny", tiny(reads_files=True))
+        assert reproduce("tiny", "--seeds", "1", "--data-root", str(here)).exit_code == 0
+        for path in (here / "docs/results").glob("tiny.[jm]*"):
+            assert str(here) not in path.read_text()
+        result = reproduce("tiny", "--seeds", "1", "--data-root", "elsewhere")
+        assert "2 of 2 trainings are on record already" in result.stderr
+
+    def test_processes_give_the_same_results(self, here: Path) -> None:
+        for jobs in ("1", "2"):
+            result = reproduce("tiny", "--seeds", "1", "--jobs", jobs, "--out", f"jobs{jobs}")
+            assert result.exit_code == 0, result.stderr
+        one, two = (
+            {row["layers"]: row["result"]["accuracy"] for row in map(json.loads, path.read_text().splitlines())}
+            for path in (here / "jobs1/tiny.jsonl", here / "jobs2/tiny.jsonl")
+        )
+        assert one == two
+
+    def test_a_loss_that_diverges_is_a_result(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        wild = tiny("optimizer.learning_rate=1e30", "optimizer.schedule=constant", "epochs=3")
+        monkeypatch.setitem(EXPERIMENTS, "tiny", wild)
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert [row["result"]["accuracy"] for row in records(here)] == [None, None]
+        assert "| 1 | diverged | diverged |" in (here / "docs/results/tiny.md").read_text()
+
+    def test_it_downloads_when_asked_and_only_then(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Path] = []
+        monkeypatch.setattr(cli.reproduce, "download_mnist", asked.append)
+        monkeypatch.setitem(EXPERIMENTS, "tiny", tiny("data.root=kept", reads_files=True))
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        assert asked == []
+        assert reproduce("tiny", "--seeds", "1", "--download").exit_code == 0
+        assert reproduce("tiny", "--seeds", "1", "--download", "--data-root", "given").exit_code == 0
+        assert asked == [Path("kept"), Path("given")]
+
+
+def unbalanced(folder: Path) -> None:
+    (folder / "README.md").write_text("<!-- end tiny -->\n<!-- reproduce tiny -->\n")
+
+
+def nothing(folder: Path) -> None:
+    """An empty folder."""
+
+
+BAD_INPUT: dict[str, tuple[tuple[str, ...], str, Callable[[Path], None]]] = {
+    "no name": ((), "which experiment? there are architectures, topologies, ", nothing),
+    "unknown name": (("topologis",), "unknown experiment 'topologis': did you mean 'topologies'? there are", nothing),
+    "no seeds": (("tiny", "--seeds", "0"), "--seeds is '0': expected a whole number of at least 1", nothing),
+    "seeds that are no number": (("tiny", "--seeds", "many"), "--seeds is 'many': expected a whole", nothing),
+    "no jobs": (("tiny", "--jobs", "-1"), "--jobs is '-1': expected a whole number of at least 1", nothing),
+    "files for data that are made": (("tiny", "--data-root", "x"), "tiny makes its data and reads no files", nothing),
+    "download of data that are made": (("tiny", "--download"), "--download: tiny makes its data", nothing),
+    "no files": (("mnist_patches", "--data-root", "x"), "train-images-idx3-ubyte, train-labels", nothing),
+    "file for a folder": (
+        ("tiny", "--out", "f"),
+        "--out f is a file: give a folder",
+        lambda folder: (folder / "f").touch(),
+    ),
+    "markers the wrong way round": (("tiny",), "README.md: expected one '<!-- reproduce tiny -->'", unbalanced),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_is_one_line_and_status_2(name: str, here: Path) -> None:
+    arguments, words, arrange = BAD_INPUT[name]
+    arrange(here)
+    before = {path: path.read_bytes() for path in here.iterdir()}
+    result = reproduce(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("hdnn-dist: error: ")
+    assert words in result.stderr
+    assert {path: path.read_bytes() for path in here.iterdir()} == before
