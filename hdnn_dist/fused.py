@@ -25,9 +25,10 @@ from hdnn_dist.programs import LayerProgram
 from hdnn_dist.stations import Scheme, Weights
 from hdnn_dist.steppers import Gradients, Propagator, Stepper
 
-LANES = 16  # a tile has a multiple of so many columns, whole vectors
+LANES = 16  # the least number of columns in a tile, a whole vector
+PAGE = 4096  # bytes
 RANGES_PER_THREAD = 4
-WORTH_THREADS = 1 << 20  # products of a half-step, below which starting threads takes longer than they save
+WORTH_THREADS = 1 << 20  # products of a half-step on one tile: with fewer, starting threads takes longer than they save
 
 
 def fused(scheme: Scheme, portable: Stepper) -> Propagator:
@@ -58,7 +59,7 @@ class FusedStepper:
         self._activation = CODES[scheme.activation.name]
         self._place = np.argsort(np.concatenate([rows.numpy() for rows in scheme.rows.values()]))
         self._tiles = -(-self.width // TILE)
-        self._columns = -(-self.width // (self._tiles * LANES)) * LANES
+        self._columns = max(LANES, 1 << (-(-self.width // self._tiles) - 1).bit_length())
         self._rows = self.program.layout.halo.rows
         self._fields = self._room(portable.dtype, 4, self._rows * len(scheme.rows))
         self._work = self._room(portable.dtype, 4, self._rows)
@@ -144,7 +145,7 @@ class FusedStepper:
     def _threads(self) -> tuple[SimpleNamespace, Schedule]:
         """The passes, and who does what, for the number of threads that torch has now."""
         threads = min(torch.get_num_threads(), _most_threads(), self.program.tables.agents // 2)
-        if threads < 2 or self.program.layout.entries * self.width < WORTH_THREADS:
+        if threads < 2 or self.program.layout.entries * self._columns < WORTH_THREADS:
             return SERIAL, self._schedule(1)
         numba.set_num_threads(threads)
         return THREADED, self._schedule(threads)
@@ -154,7 +155,16 @@ class FusedStepper:
         return schedule_of(self.program.tables, 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2))
 
     def _room(self, dtype: torch.dtype, *shape: int) -> np.ndarray:
-        return torch.zeros(*shape, self._columns, dtype=dtype).numpy()
+        """Zeros (*shape, T), from the start of a page on.
+
+        T is a power of two, so that rows are apart by whole rows, modulo a page: no load looks like one of what was just
+        stored, whose address ends in the same bits.
+        """
+        size = prod(shape) * self._columns
+        item = torch.empty((), dtype=dtype).numpy()
+        space = np.zeros(size + PAGE // item.itemsize, dtype=item.dtype)
+        start = -space.ctypes.data % PAGE // item.itemsize
+        return space[start : start + size].reshape(*shape, self._columns)
 
     def _row_bytes(self, x: Tensor) -> int:
         return self.width * x.element_size()

@@ -54,7 +54,8 @@ class HDNN(nn.Module):
     so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
     many of them a state is kept.
 
-    ``kernel``: "torch", "fused" (compiled, for agents that are all in this process), or "auto" for the faster one.
+    ``kernel``: "torch", the portable one; "fused", compiled for this machine; "triton" and "triton-bf16", on CUDA, the
+    second with products of bfloat16; or "auto" for the fastest that gives the results of the dtype.
 
     Parameters: ``weights``, all K and b of this rank's agents, (layers, operators, size), or flat where layers differ;
     ``coupling``, where it is trained.

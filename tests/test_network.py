@@ -412,5 +412,5 @@ def test_activation_memory_does_not_grow_with_depth() -> None:
         output = subprocess.run(command, env=exact, capture_output=True, text=True, check=True).stdout
         added[layers] = float(output)
     state = 4000 * 8 * 16 * 4 / 1024  # kB of one state
-    assert added[64] > 3 * state, "the measurement sees nothing"
+    assert added[64] > 2 * state, "the measurement does not see the output and its gradient"
     assert added[2048] <= 1.1 * added[64]

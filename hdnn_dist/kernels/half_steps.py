@@ -19,7 +19,7 @@ from __future__ import annotations
 from numba import njit
 
 from hdnn_dist.kernels.compiled_activations import activate, activate_both
-from hdnn_dist.kernels.tiles import FAST, outer, product
+from hdnn_dist.kernels.tiles import FAST, outer, outer_twice, product
 
 
 @njit(**FAST)
@@ -133,8 +133,8 @@ def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo,
             activate_both(code, s, q, row, rows)
             scaled_copy(s, s, row, rows, scale)
             _add_totals(G_b, tables, k, q)
-            add_outer(G, tables, k, q, x, K.dtype.type(1))
-            add_outer(G, tables, k, s, u, K.dtype.type(1))
+            at = tables.blocks[k]
+            outer_twice(G, at.entry, rows, at.width, q, s, row, x, u, tables.slots, at.slot)
         else:
             if undo != 0:
                 add_adjoint(f, row, s, tables, k, K, undo)

@@ -60,11 +60,11 @@ def copy(out, x):
             out[row, j] = x[row, j]
 
 
-def _half_step(half, layer, plan, gradient, pointwise, coupling, state, out, work, schedule):
+def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, out, work, schedule):
     """out[target] += scale C F(state[source])."""
     n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], out[half.target * n : (half.target + 1) * n]
-    s, f, b, tables, code = work[0], target, K[half.bias :], plan.tables, plan.code
+    s, f, b, code = work[0], target, K[half.bias :], plan.code
     scale, alpha, beta = number(half.scale), number(half.alpha), number(half.beta)
     if half.replaces:
         fill(target, 0, n, 0)
@@ -85,12 +85,14 @@ def _half_step(half, layer, plan, gradient, pointwise, coupling, state, out, wor
             couple(schedule.range[c], schedule.range[c + 1], coupling, A, forth, back, damping, one, f, target)
 
 
-def _reverse(half, layer, plan, grads, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule):
+def _reverse(
+    half, layer, tables, plan, grads, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule
+):
     """leaving[source] += dF^T C^T grad[target], the gradients of the weights, and the half-step undone if ``undo``."""
     n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], state[half.target * n : (half.target + 1) * n]
     g, v = grad[half.target * n : (half.target + 1) * n], leaving[half.source * n : (half.source + 1) * n]
-    s, f, q, u, b, tables, code = work[0], target, work[2], g, K[half.bias :], plan.tables, plan.code
+    s, f, q, u, b, code = work[0], target, work[2], g, K[half.bias :], plan.code
     G, G_b = grads[0][layer, half.operator], grads[0][layer, half.operator, half.bias :]
     scale, alpha, beta, subtract = number(half.scale), number(half.alpha), number(half.beta), number(-1 if undo else 0)
     if coupling is not None:
@@ -126,9 +128,9 @@ def _load(tile, x, place, start, schedule):
 
 
 def _store(x, tile, place, start, schedule):
-    """And back, where x has room."""
+    """And back."""
     features, pieces = len(place), len(schedule.range) - 1
-    for c in prange(pieces if len(x) else 0):
+    for c in prange(pieces):
         store(x, tile, place, start, c * features // pieces, (c + 1) * features // pieces)
 
 
@@ -140,7 +142,7 @@ def forward(x, y, layers, plan, gradient, pointwise, coupling, fields, work, sch
         for layer in range(layers[0], layers[1]):
             for i in range(len(plan.half_steps)):
                 half = plan.half_steps[i]
-                _half_step(half, layer, plan, gradient, pointwise, coupling, state, state, work, schedule)
+                _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, state, state, work, schedule)
         _store(y, state, plan.place, t * width, schedule)
 
 
@@ -157,9 +159,10 @@ def backward(x, y, grad_y, grad_x, missed, layers, plan, grads, gradient, pointw
         blank(grad, y.shape[0] * y.shape[2] - t * width)
         for layer in range(layers[1] - 1, layers[0] - 1, -1):
             for i in range(len(plan.half_steps) - 1, -1, -1):
-                _reverse(plan.half_steps[i], layer, plan, grads, gradient, pointwise, coupling,
+                _reverse(plan.half_steps[i], layer, plan.tables, plan, grads, gradient, pointwise, coupling,
                          state, grad, grad, True, work, schedule)  # fmt: skip
-        _store(grad_x, grad, plan.place, t * width, schedule)
+        if len(grad_x):
+            _store(grad_x, grad, plan.place, t * width, schedule)
         _load(grad, x, plan.place, t * width, schedule)
         worst, largest = miss(grad, state, 0, len(plan.place))
         missed[1] = max(missed[1], largest)
@@ -179,7 +182,7 @@ def euler_forward(x, y, stored, every, layers, plan, gradient, pointwise, coupli
             copy(after, state)
             for i in range(len(plan.half_steps)):
                 half = plan.half_steps[i]
-                _half_step(half, layer, plan, gradient, pointwise, coupling, state, after, work, schedule)
+                _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, state, after, work, schedule)
             state, after = after, state
         _store(y, state, plan.place, t * width, schedule)
 
@@ -205,16 +208,18 @@ def euler_backward(
                 copy(after, before)
                 for i in range(len(plan.half_steps)):
                     half = plan.half_steps[i]
-                    _half_step(half, layer, plan, gradient, pointwise, coupling, before, after, work, schedule)
+                    _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, before, after, work,
+                               schedule)  # fmt: skip
             for layer in range(stop - 1, start - 1, -1):
                 copy(leaving, grad)
                 if plan.half_steps[0].replaces:
                     fill(leaving, 0, leaving.shape[0], 0)
                 for i in range(len(plan.half_steps)):
-                    _reverse(plan.half_steps[i], layer, plan, grads, gradient, pointwise, coupling,
+                    _reverse(plan.half_steps[i], layer, plan.tables, plan, grads, gradient, pointwise, coupling,
                              segment[layer - start], grad, leaving, False, work, schedule)  # fmt: skip
                 grad, leaving = leaving, grad
-        _store(grad_x, grad, plan.place, t * width, schedule)
+        if len(grad_x):
+            _store(grad_x, grad, plan.place, t * width, schedule)
 
 
 def local_forward(steps, tables, K, bias, gradient, pointwise, code, x, s, f):
