@@ -157,7 +157,7 @@ class FusedStepper:
     def _room(self, dtype: torch.dtype, *shape: int) -> np.ndarray:
         """Zeros (*shape, T), from the start of a page on.
 
-        T is a power of two, so that rows are apart by whole rows, modulo a page: no load looks like one of what was just
+        T is a power of two, so rows are apart by whole rows, modulo a page: no load looks like one of what was just
         stored, whose address ends in the same bits.
         """
         size = prod(shape) * self._columns
