@@ -46,11 +46,13 @@ class Loss:
                 f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
                 f"{self.name} needs ({batch},) class numbers of type torch.int64; convert them with .long()"
             )
-        if labels.is_cpu and labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ValueError(
-                f"labels run from {int(labels.min())} to {int(labels.max())}: "
-                f"with {classes} classes they must lie between 0 and {classes - 1}"
-            )
+        if labels.is_cpu and labels.numel():
+            least, most = (int(end) for end in labels.aminmax())
+            if least < 0 or most >= classes:
+                raise ValueError(
+                    f"labels run from {least} to {most}: "
+                    f"with {classes} classes they must lie between 0 and {classes - 1}"
+                )
         return labels
 
 

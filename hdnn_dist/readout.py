@@ -67,7 +67,8 @@ class Readout(nn.Module):
         local, device = self.agents.local, self.agents.world.device
         read = np.isin(local, self.at)
         self._readers = local[read]
-        self._rows = torch.as_tensor(np.flatnonzero(np.repeat(read, net.features[local])), device=device)
+        rows = torch.as_tensor(np.flatnonzero(np.repeat(read, net.features[local])), device=device)
+        self._rows = None if read.all() else rows
         part = np.repeat(self.tree.part_of(self._readers), net.features[self._readers] * positions)
         selects = torch.as_tensor(part == np.arange(self.tree.parts)[:, np.newaxis], device=device)
         self._selects = selects.to(net.weights.dtype).unsqueeze(1)
@@ -98,7 +99,7 @@ class Readout(nn.Module):
                 f"the readout was built for positions {self._positions}, but the state has {tuple(y.shape[2:])}: "
                 "pass positions= to Readout"
             )
-        return y.index_select(1, self._rows).flatten(1).T
+        return (y if self._rows is None else y.index_select(1, self._rows)).flatten(1).T
 
     def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
         """Logits (outputs, batch) at the root, after one pass up the tree; (0, batch) elsewhere."""
@@ -138,8 +139,11 @@ class Readout(nn.Module):
 
     def _gradients(self, y: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of y, weights and bias from the logits' gradient ``grad`` (parts, outputs, batch); no message."""
-        grad_y = torch.matmul(self._by_part(weights).mT, grad).sum(0)
-        grad_weights = (torch.matmul(grad, y.T) * self._selects).sum(0)
+        if self.tree.parts == 1:
+            grad_y, grad_weights = weights.T @ grad[0], grad[0] @ y.T
+        else:
+            grad_y = torch.matmul(self._by_part(weights).mT, grad).sum(0)
+            grad_weights = (torch.matmul(grad, y.T) * self._selects).sum(0)
         grad_bias = grad[self.tree.root_part].sum(1) if self.tree.is_root else grad.new_empty(0)
         return grad_y, grad_weights, grad_bias
 
