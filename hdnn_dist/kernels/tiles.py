@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import llvmlite.binding
 from numba import njit
+
+# LLVM leaves a loop as it is if it takes more than 8 comparisons to know that its rows are apart.
+llvmlite.binding.set_option("hdnn_dist", "--runtime-memory-check-threshold=128")
 
 FAST: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
