@@ -30,6 +30,11 @@ class Activation:
     both_: Callable[[Tensor, Tensor], object]
     slope: float = 1.0
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is one of ``ACTIVATIONS``, not only called like one."""
+        return ACTIVATIONS.get(self.name) is self
+
 
 def _from_value(
     name: str, apply_: Callable[[Tensor], object], times_slope_: Callable[[Tensor, Tensor], object]

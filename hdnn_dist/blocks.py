@@ -66,8 +66,12 @@ class BlockLayout:
 
     def bias(self, weights: Tensor, number: int = 0) -> Tensor:
         """View (..., rows) of a bias in flat weights (..., size), in the order of the groups."""
-        start = self.entries + number * self.halo.rows
+        start = self.bias_at(number)
         return weights[..., start : start + self.halo.rows]
+
+    def bias_at(self, number: int = 0) -> int:
+        """Where a bias begins in the flat vector."""
+        return self.entries + number * self.halo.rows
 
     def grouped(self, rows: Tensor) -> Tensor:
         """Local rows in the order of the groups."""

@@ -37,6 +37,11 @@ class Compiled(Form):
         return schedule_of(self._tables, 1).steps
 
     @cached_property
+    def _responses(self) -> np.ndarray:
+        """The steps without the settling of blocks, which a form that is not a gradient does not need going forward."""
+        return self._steps[self._steps >= 0]
+
+    @cached_property
     def _s(self) -> Tensor:
         return self._rows(self.layout.halo.rows)
 
@@ -49,8 +54,8 @@ class Compiled(Form):
 
     def _respond(self, at: Blocks, x: Tensor, f: Tensor) -> None:
         """s = s(K x + b), and K^T s added to f."""
-        steps = self._steps if self.gradient else self._steps[self._steps >= 0]
-        SERIAL.local_forward(steps, self._tables, at.flat.numpy(), self._bias_entry(at), given(self.gradient),
+        steps, bias = self._steps if self.gradient else self._responses, self.layout.bias_at(at.bias)
+        SERIAL.local_forward(steps, self._tables, at.flat.numpy(), bias, given(self.gradient),
                              given(not self.gradient), CODES[self.activation.name], x.numpy(), self._s.numpy(),
                              f.numpy())  # fmt: skip
 
@@ -58,12 +63,10 @@ class Compiled(Form):
         self, at: Blocks, grad: Blocks, rebuild: bool, x: Tensor, u: Tensor, f: Tensor, v: Tensor
     ) -> None:
         """s and q, their share in the gradients, K^T s added to f (if ``rebuild``), and K^T q added to v."""
-        SERIAL.local_reverse(self._steps, self._tables, at.flat.numpy(), grad.flat.numpy(), self._bias_entry(at),
+        bias = self.layout.bias_at(at.bias)
+        SERIAL.local_reverse(self._steps, self._tables, at.flat.numpy(), grad.flat.numpy(), bias,
                              given(self.gradient), given(not self.gradient), CODES[self.activation.name], rebuild,
                              x.numpy(), u.numpy(), self._s.numpy(), self._q.numpy(), f.numpy(), v.numpy())  # fmt: skip
-
-    def _bias_entry(self, at: Blocks) -> int:
-        return self.layout.entries + at.bias * self.layout.halo.rows
 
 
 class CompiledGradient(Compiled, Gradient):

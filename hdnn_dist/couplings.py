@@ -29,6 +29,14 @@ def halves_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ranges(start, half), ranges(start + half, half)
 
 
+def canonical_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """J1 row by row: the column of its only entry, and that entry, 1 or -1; in a state that holds agent after agent."""
+    first, second = halves_rows(features)
+    partner, sign = np.empty(features.sum(), dtype=np.int64), np.empty(features.sum())
+    partner[first], partner[second], sign[first], sign[second] = second, first, -1.0, 1.0
+    return partner, sign
+
+
 class Coupling(ABC):
     """A linear map C on local rows. ``at``: its blocks in the layer at hand, nothing for those without weights."""
 
@@ -59,12 +67,9 @@ class Canonical(Coupling):
     """C = J1 - damping I, with J1 = [0 -I; I 0] on the halves of each agent. ``like`` gives type and device."""
 
     def __init__(self, features: np.ndarray, like: Tensor, damping: float = 0.0) -> None:
-        first, second = halves_rows(features)
-        swap, sign = np.empty(features.sum(), dtype=np.int64), np.empty((features.sum(), 1))
-        swap[first], swap[second] = second, first
-        sign[first], sign[second] = -1.0, 1.0
+        swap, sign = canonical_rows(features)
         self._swap = torch.as_tensor(swap, device=like.device)
-        self._sign = torch.as_tensor(sign, dtype=like.dtype, device=like.device)
+        self._sign = torch.as_tensor(sign[:, np.newaxis], dtype=like.dtype, device=like.device)
         self._damping = damping
 
     def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:

@@ -112,8 +112,4 @@ class GraphedStepper:
 
     def _record(self, passes: int, x: Tensor, reverse: bool) -> None:
         """Tell the ledger of the exchanges, which a replay makes without its knowledge."""
-        layers, row_bytes = len(self._all), self.portable.width * x.element_size()
-        self.program.record(passes * layers, row_bytes, reverse)
-        if reverse and self.scheme.architecture.simultaneous:  # layers between stored states are computed once more
-            again = layers - -(-layers // self.scheme.store_every)
-            self.program.record(passes * again, row_bytes, reverse=False)
+        self.program.record(len(self._all), self.portable.width * x.element_size(), reverse, passes)

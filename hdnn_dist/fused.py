@@ -36,7 +36,7 @@ def fused(scheme: Scheme, portable: Stepper) -> Propagator:
 
     Elsewhere the stepper stays, and what it does between two exchanges is compiled.
     """
-    if scheme.layers.alike and not scheme.layers.layouts[0].halo.agents.world.size > 1:
+    if scheme.whole:
         return FusedStepper(scheme, portable)
     compile_forms(scheme.architecture.layer[0].form.gradient, portable.dtype)
     spread = replace(scheme, architecture=compiled(scheme.architecture))
@@ -93,7 +93,7 @@ class FusedStepper:
     ) -> Gradients:
         """As ``Stepper.backward``."""
         grad_x = torch.empty_like(x if of_input else x[:0], memory_format=torch.contiguous_format)
-        grad = Weights(*(torch.from_numpy(np.zeros(part.shape, _array(x).dtype)) for part in weights))
+        grad = Weights(*(torch.from_numpy(np.zeros(part.shape, self._work.dtype)) for part in weights))
         passes, schedule = self._threads()
         about = self._about(weights, layers) | self._gradients(grad)
         self.program.record(len(layers), self._row_bytes(x), reverse=True)
@@ -102,7 +102,6 @@ class FusedStepper:
             passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
             return Gradients(grad_x if of_input else None, grad, torch.tensor(missed[0] / max(missed[1], 1)))
         segment = self._room(x.dtype, self.scheme.store_every, len(self._place))
-        self.program.record(self._again(len(layers)), self._row_bytes(x), reverse=False)
         passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
         return Gradients(grad_x if of_input else None, grad, None)
 
@@ -137,10 +136,6 @@ class FusedStepper:
         """Where the gradients of the weights go."""
         coupling = grad.coupling if self.scheme.coupling.trained else grad.coupling[:0]
         return {"grads": (grad.blocks.numpy(), coupling.numpy())}
-
-    def _again(self, layers: int) -> int:
-        """How many layers the backward pass of forward Euler computes once more."""
-        return layers - -(-layers // self.scheme.store_every)
 
     def _threads(self) -> tuple[SimpleNamespace, Schedule]:
         """The passes, and who does what, for the number of threads that torch has now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from hdnn_dist.activations import ACTIVATIONS
+from hdnn_dist.pairs import one_line
 from hdnn_dist.stations import Scheme
 from hdnn_dist.steppers import Propagator, Stepper
 
@@ -32,14 +32,14 @@ def _triton(scheme: Scheme, portable: Stepper, precision: str) -> Propagator | s
     try:
         stepper: Propagator = module.TritonStepper(scheme, portable, precision)
     except Exception as error:  # triton raises errors of many kinds for what it cannot compile or launch
-        return f"it could not be compiled ({' '.join(str(error).split())[:200]})"
+        return f"it could not be compiled ({one_line(error)[:200]})"
     return stepper
 
 
 def _graphed(scheme: Scheme, portable: Stepper) -> Propagator | str:
-    if scheme.layers.layouts[0].halo.agents.world.size > 1 or not scheme.layers.alike:
+    if not scheme.whole:
         return "a CUDA graph needs all agents in one process, and one graph for all layers"
-    if scheme.activation is not ACTIVATIONS.get(scheme.activation.name):
+    if not scheme.activation.built_in:
         return f"a CUDA graph cannot hold what the activation {scheme.activation.name!r} may do"
     try:
         module = importlib.import_module("hdnn_dist.cuda_graphs")

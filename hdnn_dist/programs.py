@@ -7,7 +7,7 @@ import torch
 
 from hdnn_dist.architectures import HalfStep
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.couplings import halves_rows
+from hdnn_dist.couplings import canonical_rows
 from hdnn_dist.halo import Halo
 from hdnn_dist.kernels.passes import HALF_STEP
 from hdnn_dist.kernels.tables import Tables, tables_of
@@ -44,14 +44,19 @@ class LayerProgram:
         if half.coupled == "CT":
             forth, back = back, forth
         scale = 1.0 if half.replaces else half.factor * scheme.step
-        bias = self.layout.entries + half.bias * self.layout.halo.rows
+        bias = self.layout.bias_at(half.bias)
         return (
             parts.index(half.source), parts.index(half.target), half.operator, bias, half.replaces,
             scale, form.alpha, form.beta, forth, back, scheme.coupling.damping,
         )  # fmt: skip
 
-    def record(self, layers: int, row_bytes: int, reverse: bool) -> None:
-        """Tell the ledger of the exchanges of one pass through some layers."""
+    def record(self, layers: int, row_bytes: int, reverse: bool, passes: int = 1) -> None:
+        """Tell the ledger of the exchanges of passes through some layers; ``passes`` below zero take some back."""
+        self._record(passes * layers, row_bytes, reverse)
+        if reverse and (again := self.scheme.again(layers)):
+            self._record(passes * again, row_bytes, reverse=False)
+
+    def _record(self, layers: int, row_bytes: int, reverse: bool) -> None:
         for half in self.scheme.architecture.layer:
             self._record_form(half, layers, row_bytes, reverse)
             if half.coupled and self.scheme.coupling.layout is not None:
@@ -91,8 +96,6 @@ def _canonical_blocks(scheme: Scheme, halo: Halo, dtype: torch.dtype) -> tuple[B
     pattern = Pattern(len(agents), agents, agents)
     layout = BlockLayout(Halo(halo.agents, pattern, halo.sizes), pattern, biases=0)
     rows, columns, _ = layout.positions()
-    first, second = halves_rows(scheme.features)
-    partner, sign = np.empty(halo.rows, dtype=np.int64), np.empty(halo.rows)
-    partner[first], partner[second], sign[first], sign[second] = second, first, -1.0, 1.0
+    partner, sign = canonical_rows(scheme.features)
     values = np.where(columns == partner[rows], sign[rows], 0.0)
     return layout, torch.as_tensor(values[np.newaxis], dtype=dtype)

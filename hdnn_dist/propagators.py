@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 import torch
 
-from hdnn_dist.activations import ACTIVATIONS
 from hdnn_dist.choices import unknown
 from hdnn_dist.gpu import TRITON, on_gpu
+from hdnn_dist.pairs import one_line
 from hdnn_dist.stations import Scheme
 from hdnn_dist.steppers import EulerStepper, Propagator, SplitStepper, Stepper
 
@@ -58,7 +58,7 @@ def _unfit(scheme: Scheme, dtype: torch.dtype) -> str | None:
         return f"it is compiled for processors and for CUDA, and the network is on {device}"
     if dtype not in FUSED_TYPES:
         return f"it computes in float32 and float64, not in {dtype}"
-    if scheme.activation is not ACTIVATIONS.get(scheme.activation.name):
+    if not scheme.activation.built_in:
         return f"it does not know the activation {scheme.activation.name!r}"
     return None
 
@@ -75,7 +75,7 @@ def _on_processor(scheme: Scheme, portable: Stepper) -> Propagator | str:
     try:
         stepper: Propagator = importlib.import_module("hdnn_dist.fused").fused(scheme, portable)
     except Exception as error:  # numba raises errors of many kinds for what it cannot compile, cache or import
-        return f"it could not be compiled ({' '.join(str(error).split())[:200]})"
+        return f"it could not be compiled ({one_line(error)[:200]})"
     return stepper
 
 

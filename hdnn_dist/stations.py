@@ -50,6 +50,15 @@ class Scheme:
     coupling: CouplingPlan
     store_every: int = 1
 
+    @property
+    def whole(self) -> bool:
+        """Whether all agents live here and all layers are alike, so that a pass needs no exchange and one layout."""
+        return self.layers.alike and self.layers.layouts[0].halo.agents.world.size == 1
+
+    def again(self, layers: int) -> int:
+        """How many layers a backward pass through so many computes once more, between the states that are stored."""
+        return layers - -(-layers // self.store_every) if self.architecture.simultaneous else 0
+
 
 class Weights(NamedTuple):
     """``blocks``: all K and b, as ``Layers`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none."""

@@ -70,7 +70,8 @@ def sample_major(x: Tensor, shape: torch.Size) -> Tensor:
     return x.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1).contiguous()
 
 
-def _drift(x: Tensor, rebuilt: Tensor) -> Tensor:
+def drift_of(x: Tensor, rebuilt: Tensor) -> Tensor:
+    """The largest difference relative to the largest entry of x, or to 1."""
     return (x - rebuilt).abs().amax() / x.abs().amax().clamp_min(1)
 
 
@@ -107,7 +108,7 @@ class Stepper(ABC):
         at, grad_at = Operands(self.scheme, weights), Operands(self.scheme, grad)
         with self._named("backward pass"):
             grad_x, rebuilt = self._backward(feature_major(y), feature_major(grad_y), at, grad_at, layers, stored)
-        drift = None if rebuilt is None else _drift(feature_major(x), rebuilt)
+        drift = None if rebuilt is None else drift_of(feature_major(x), rebuilt)
         return Gradients(sample_major(grad_x, x.shape), grad, drift)
 
     def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:

@@ -17,13 +17,12 @@ import torch
 import triton  # type: ignore[import-not-found]
 from torch import Tensor
 
-from hdnn_dist.activations import ACTIVATIONS
 from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.forms import Gradient
 from hdnn_dist.kernels import triton_passes
 from hdnn_dist.programs import LayerProgram
 from hdnn_dist.stations import Scheme, Weights
-from hdnn_dist.steppers import Gradients, Stepper
+from hdnn_dist.steppers import Gradients, Stepper, drift_of
 
 TILE = 16  # samples, as few as the matrix units take: so that there are many programs
 FEWEST = 16  # rows of a part, as the matrix units want them
@@ -75,8 +74,7 @@ class TritonStepper:
             return self.portable.backward(x, y, grad_y, weights, layers, stored)
         self.program.record(len(layers), self.width * x.element_size(), reverse=True)
         rebuilt, grad_x, sums = self._backward(y.contiguous(), grad_y.contiguous(), weights.blocks, layers)
-        drift = (x - rebuilt).abs().amax() / x.abs().amax().clamp_min(1)
-        return Gradients(grad_x, Weights(sums.sum(0), torch.zeros_like(weights.coupling)), drift)
+        return Gradients(grad_x, Weights(sums.sum(0), torch.zeros_like(weights.coupling)), drift_of(x, rebuilt))
 
     def _compile(self, dtype: torch.dtype) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
@@ -132,7 +130,7 @@ class TritonStepper:
 def unfit(scheme: Scheme, dtype: torch.dtype) -> str | None:
     """Why these passes cannot carry a network out, or ``None`` where they can."""
     halo, halves = scheme.layers.layouts[0].halo, scheme.architecture.layer
-    if halo.agents.world.size > 1 or not scheme.layers.alike:
+    if not scheme.whole:
         return "it needs all agents in one process, and one graph for all layers"
     if halo.agents.world.device.type != ("cpu" if INTERPRETED else "cuda"):
         return "it needs a CUDA device, or a CPU where TRITON_INTERPRET=1 was set before triton was imported"
@@ -142,7 +140,7 @@ def unfit(scheme: Scheme, dtype: torch.dtype) -> str | None:
         return "it knows no X other than the identity"
     if dtype != torch.float32:
         return f"it computes in float32, not in {dtype}"
-    if ACTIVATIONS.get(scheme.activation.name) is not scheme.activation:
+    if not scheme.activation.built_in:
         return f"it does not know the activation {scheme.activation.name!r}"
     if halo.rows > LARGEST:
         return f"half of the state has {halo.rows} rows, and on chip is room for {LARGEST}"

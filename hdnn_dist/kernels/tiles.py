@@ -83,8 +83,8 @@ def product(out, o, rows, x, index, i, columns, K, k, down, along, scale):
 
 
 @njit(**INLINE)
-def _two_by_four(G, k, columns, q, p, x, i0, i1, i2, i3):
-    g00 = g01 = g02 = g03 = g10 = g11 = g12 = g13 = G.dtype.type(0)
+def _two_by_four(q, p, x, i0, i1, i2, i3):
+    g00 = g01 = g02 = g03 = g10 = g11 = g12 = g13 = q.dtype.type(0)
     for j in range(q.shape[1]):
         q0, q1 = q[p, j], q[p + 1, j]
         x0, x1, x2, x3 = x[i0, j], x[i1, j], x[i2, j], x[i3, j]
@@ -114,7 +114,7 @@ def outer(G, k, rows, columns, q, p, x, slots, slot, scale):
     for r in range(0, rows - 1, 2):
         for c in range(0, columns - 3, 4):
             i, at = slot + c, k + r * columns + c
-            g = _two_by_four(G, at, columns, q, p + r, x, slots[i], slots[i + 1], slots[i + 2], slots[i + 3])
+            g = _two_by_four(q, p + r, x, slots[i], slots[i + 1], slots[i + 2], slots[i + 3])
             for n in range(4):
                 G[at + n] += scale * g[n]
                 G[at + columns + n] += scale * g[4 + n]
