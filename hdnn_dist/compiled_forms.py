@@ -17,7 +17,7 @@ from hdnn_dist.forms import Blocks, Direct, Form, Gradient
 from hdnn_dist.halo import Field
 from hdnn_dist.kernels.compiled_activations import CODES
 from hdnn_dist.kernels.passes import SERIAL
-from hdnn_dist.kernels.tables import BLOCK, READER, Tables, schedule_of, tables_of
+from hdnn_dist.kernels.tables import Tables, no_tables, schedule_of, tables_of
 
 
 def given(truth: bool) -> bool | None:
@@ -137,8 +137,7 @@ def compiled(architecture: Architecture) -> Architecture:
 
 def compile_forms(gradient: bool, dtype: torch.dtype) -> None:
     """Compile the calls of one kind of form for one type, or read them from the cache, by one over no agent."""
-    none = np.zeros(0, dtype=np.int64)
-    tables = Tables(np.zeros(0, dtype=BLOCK), none, none, np.zeros(0, dtype=READER), 0)
+    none, tables = np.zeros(0, dtype=np.int64), no_tables()
     row, rows = torch.zeros(1, dtype=dtype).numpy(), torch.zeros(1, 1, dtype=dtype).numpy()
     SERIAL.local_forward(none, tables, row, 0, given(gradient), given(not gradient), 0, rows, rows, rows)
     SERIAL.local_reverse(

@@ -25,7 +25,7 @@ from hdnn_dist.programs import LayerProgram
 from hdnn_dist.stations import Scheme, Weights
 from hdnn_dist.steppers import Gradients, Propagator, Stepper
 
-LANES = 16  # the least number of columns in a tile, a whole vector
+LANES = 32  # the least number of columns in a tile: two vectors of the widest
 PAGE = 4096  # bytes
 RANGES_PER_THREAD = 4
 WORTH_THREADS = 1 << 20  # products of a half-step on one tile: with fewer, starting threads takes longer than they save
@@ -98,9 +98,10 @@ class FusedStepper:
         about = self._about(weights, layers) | self._gradients(grad)
         self.program.record(len(layers), self._row_bytes(x), reverse=True)
         if not self.scheme.architecture.simultaneous:
-            missed = np.zeros(2, dtype=self._work.dtype)
+            missed = np.zeros((2, self._columns), dtype=self._work.dtype)
             passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
-            return Gradients(grad_x if of_input else None, grad, torch.tensor(missed[0] / max(missed[1], 1)))
+            apart, largest = missed.max(1)
+            return Gradients(grad_x if of_input else None, grad, torch.tensor(apart / max(largest, 1)))
         segment = self._room(x.dtype, self.scheme.store_every, len(self._place))
         passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
         return Gradients(grad_x if of_input else None, grad, None)
@@ -134,8 +135,7 @@ class FusedStepper:
 
     def _gradients(self, grad: Weights) -> dict[str, Any]:
         """Where the gradients of the weights go."""
-        coupling = grad.coupling if self.scheme.coupling.trained else grad.coupling[:0]
-        return {"grads": (grad.blocks.numpy(), coupling.numpy())}
+        return {"G": grad.blocks.numpy(), "G_A": grad.coupling.numpy() if self.scheme.coupling.trained else None}
 
     def _threads(self) -> tuple[SimpleNamespace, Schedule]:
         """The passes, and who does what, for the number of threads that torch has now."""

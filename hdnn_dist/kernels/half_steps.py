@@ -16,27 +16,32 @@ Legend as in ``forms``: u enters the reverse, q = s'(z) K u (or s'(z) u), v leav
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from hdnn_dist.kernels.compiled_activations import activate, activate_both
-from hdnn_dist.kernels.tiles import FAST, outer, outer_twice, product
+from hdnn_dist.kernels.tiles import FAST, INLINE, outer, product
 
 
-@njit(**FAST)
+@njit(**INLINE)
+def add_product(out, o, x, tables, k, A, scale):
+    """out[o : o + rows of agent k] += scale A x."""
+    at = tables.blocks[k]
+    product(out, o, at.height, x, tables.reads, at.reads, at.reads_end, A, at.reads_end - at.reads, scale)
+
+
+@njit(**INLINE)
 def add_adjoint(out, o, x, tables, k, A, scale):
     """out[o : o + rows of block k] += scale A^T x, what all local readers of the block return, in ascending order."""
-    block = tables.blocks[k]
-    for n in range(block.readers, block.end):
-        by = tables.blocks[tables.readers[n].agent]
-        entry = by.entry + tables.readers[n].column
-        product(out, o, block.height, x, tables.rows, by.row, by.height, A, entry, 1, by.width, scale)
+    at = tables.blocks[k]
+    product(out, o, at.height, x, tables.returns, at.returns, at.returns_end, A, np.int64(1), scale)
 
 
-@njit(**FAST)
+@njit(**INLINE)
 def add_outer(G, tables, k, q, x, scale):
     """The gradient of the rows of agent k += scale q x^T: its own rows of q, the blocks of x that it reads."""
     at = tables.blocks[k]
-    outer(G, at.entry, at.height, at.width, q, at.row, x, tables.slots, at.slot, scale)
+    outer(G, at.height, at.reads_end - at.reads, (q,), at.row, (x,), tables.reads, at.reads, scale)
 
 
 @njit(**FAST)
@@ -72,14 +77,7 @@ def add_scaled(out, x, first, rows, scale):
             out[row, j] += scale * x[row, j]
 
 
-@njit(**FAST)
-def add_product(out, o, x, tables, k, A, scale):
-    """out[o : o + rows of agent k] += scale A x."""
-    at = tables.blocks[k]
-    product(out, o, at.height, x, tables.slots, at.slot, at.width, A, at.entry, at.width, 1, scale)
-
-
-@njit(**FAST)
+@njit(**INLINE)
 def add_linear(out, o, x, tables, k, A, alpha, beta):
     """out[o : o + rows of agent k] += ((alpha A + beta A^T) x) in the rows of agent k."""
     if alpha != 0:
@@ -104,7 +102,7 @@ def _add_totals(G, tables, k, q):
         G[block.bias + r] += total(q, block.row + r)
 
 
-@njit(**FAST)
+@njit(**INLINE)
 def gradient_forward(steps, tables, K, b, code, scale, x, s, out):
     """Response: s = s(K x + b). Settling: out += scale K^T s."""
     for step in steps:
@@ -116,7 +114,7 @@ def gradient_forward(steps, tables, K, b, code, scale, x, s, out):
             add_adjoint(out, tables.blocks[~step].row, s, tables, ~step, K, scale)
 
 
-@njit(**FAST)
+@njit(**INLINE)
 def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo, f, v):
     """Response: s = scale s(z) and q = scale s'(z) K u, z = K x + b; G += q x^T + s u^T and G_b += q.
 
@@ -128,20 +126,20 @@ def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo,
         if step >= 0:
             _set_bias(s, tables, k, b)
             add_product(s, row, x, tables, k, K, K.dtype.type(1))
-            fill(q, row, rows, 0)
+            fill(q, row, rows, K.dtype.type(0))
             add_product(q, row, u, tables, k, K, scale)
             activate_both(code, s, q, row, rows)
             scaled_copy(s, s, row, rows, scale)
             _add_totals(G_b, tables, k, q)
             at = tables.blocks[k]
-            outer_twice(G, at.entry, rows, at.width, q, s, row, x, u, tables.slots, at.slot)
+            outer(G, rows, at.reads_end - at.reads, (q, s), row, (x, u), tables.reads, at.reads, K.dtype.type(1))
         else:
             if undo != 0:
                 add_adjoint(f, row, s, tables, k, K, undo)
             add_adjoint(v, row, q, tables, k, K, K.dtype.type(1))
 
 
-@njit(**FAST)
+@njit(**INLINE)
 def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, out):
     """Response: s = s(L x + b). Settling: out += scale s."""
     for step in steps:
@@ -155,7 +153,7 @@ def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, out):
             add_scaled(out, s, row, rows, scale)
 
 
-@njit(**FAST)
+@njit(**INLINE)
 def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, u, s, q, undo, f, v):
     """Response: s = scale s(z) and q = scale s'(z) u, z = L x + b; the share of alpha in G, and G_b += q.
 

@@ -67,10 +67,10 @@ def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, 
     s, f, b, code = work[0], target, K[half.bias :], plan.code
     scale, alpha, beta = number(half.scale), number(half.alpha), number(half.beta)
     if half.replaces:
-        fill(target, 0, n, 0)
+        fill(target, 0, n, number(0))
     if coupling is not None:
         f = work[1]
-        fill(f, 0, n, 0)
+        fill(f, 0, n, number(0))
     for phase in range(len(schedule.start) - 1):
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
@@ -86,38 +86,37 @@ def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, 
 
 
 def _reverse(
-    half, layer, tables, plan, grads, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule
+    half, layer, tables, plan, G, G_A, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule
 ):
     """leaving[source] += dF^T C^T grad[target], the gradients of the weights, and the half-step undone if ``undo``."""
     n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], state[half.target * n : (half.target + 1) * n]
     g, v = grad[half.target * n : (half.target + 1) * n], leaving[half.source * n : (half.source + 1) * n]
     s, f, q, u, b, code = work[0], target, work[2], g, K[half.bias :], plan.code
-    G, G_b = grads[0][layer, half.operator], grads[0][layer, half.operator, half.bias :]
+    G_K, G_b = G[layer, half.operator], G[layer, half.operator, half.bias :]
     scale, alpha, beta, subtract = number(half.scale), number(half.alpha), number(half.beta), number(-1 if undo else 0)
     if coupling is not None:
         f, u, subtract, A = work[1], work[3], number(1), plan.A[min(layer, len(plan.A) - 1)]
         forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
-        fill(f, 0, n, 0)
-        fill(u, 0, n, 0)
+        fill(f, 0, n, number(0))
+        fill(u, 0, n, number(0))
         for c in prange(len(schedule.range) - 1):
             couple(schedule.range[c], schedule.range[c + 1], coupling, A, back, forth, damping, one, g, u)
     for phase in range(len(schedule.start) - 1):
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
             if gradient is not None:
-                gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, subtract, f, v)
+                gradient_reverse(steps, tables, K, b, G_K, G_b, code, scale, x, u, s, q, subtract, f, v)
             if pointwise is not None:
-                pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, u, s, q, subtract, f, v)
+                pointwise_reverse(steps, tables, K, b, G_K, G_b, code, alpha, beta, scale, x, u, s, q, subtract, f, v)
     if coupling is not None:
-        trained = len(grads[1]) > 0
-        G_A = grads[1][min(layer, len(grads[1]) - 1)] if trained else A
         for c in prange(len(schedule.range) - 1):
-            first, last = schedule.range[c], schedule.range[c + 1]
             if undo:
-                couple(first, last, coupling, A, forth, back, damping, -one, f, target)
-            if trained:
-                couple_gradient(first, last, coupling, G_A, forth, back, f, g)
+                couple(schedule.range[c], schedule.range[c + 1], coupling, A, forth, back, damping, -one, f, target)
+    if G_A is not None:
+        G_l = G_A[min(layer, len(G_A) - 1)]
+        for c in prange(len(schedule.range) - 1):
+            couple_gradient(schedule.range[c], schedule.range[c + 1], coupling, G_l, forth, back, f, g)
 
 
 def _load(tile, x, place, start, schedule):
@@ -146,11 +145,11 @@ def forward(x, y, layers, plan, gradient, pointwise, coupling, fields, work, sch
         _store(y, state, plan.place, t * width, schedule)
 
 
-def backward(x, y, grad_y, grad_x, missed, layers, plan, grads, gradient, pointwise, coupling, fields, work, schedule):
+def backward(x, y, grad_y, grad_x, missed, layers, plan, G, G_A, gradient, pointwise, coupling, fields, work, schedule):
     """From the output and its gradient to the gradient of the input, states rebuilt; adds to those of the weights.
 
-    ``missed``: (2,) the largest difference between x and the rebuilt input, and the largest entry of x. ``grads``: of
-    the weights, and of A, which has no rows where the coupling is not trained.
+    ``missed``: (2, T) the largest differences between x and the rebuilt input, and the largest entries of x. ``G``: the
+    gradient of the weights; ``G_A``: that of A, ``None`` where the coupling is not trained.
     """
     width, state, grad = fields.shape[2], fields[0], fields[2]
     for t in range((y.shape[0] * y.shape[2] + width - 1) // width):
@@ -159,15 +158,12 @@ def backward(x, y, grad_y, grad_x, missed, layers, plan, grads, gradient, pointw
         blank(grad, y.shape[0] * y.shape[2] - t * width)
         for layer in range(layers[1] - 1, layers[0] - 1, -1):
             for i in range(len(plan.half_steps) - 1, -1, -1):
-                _reverse(plan.half_steps[i], layer, plan.tables, plan, grads, gradient, pointwise, coupling,
+                _reverse(plan.half_steps[i], layer, plan.tables, plan, G, G_A, gradient, pointwise, coupling,
                          state, grad, grad, True, work, schedule)  # fmt: skip
         if len(grad_x):
             _store(grad_x, grad, plan.place, t * width, schedule)
         _load(grad, x, plan.place, t * width, schedule)
-        worst, largest = miss(grad, state, 0, len(plan.place))
-        missed[1] = max(missed[1], largest)
-        if worst > missed[0] or worst != worst:
-            missed[0] = worst
+        miss(missed, grad, state)
 
 
 def euler_forward(x, y, stored, every, layers, plan, gradient, pointwise, coupling, fields, work, schedule):
@@ -188,7 +184,7 @@ def euler_forward(x, y, stored, every, layers, plan, gradient, pointwise, coupli
 
 
 def euler_backward(
-    grad_y, grad_x, stored, segment, layers, plan, grads, gradient, pointwise, coupling, fields, work, schedule
+    grad_y, grad_x, stored, segment, layers, plan, G, G_A, gradient, pointwise, coupling, fields, work, schedule
 ):
     """From the stored states and the gradient of the output to that of the input; adds to those of the weights.
 
@@ -213,9 +209,9 @@ def euler_backward(
             for layer in range(stop - 1, start - 1, -1):
                 copy(leaving, grad)
                 if plan.half_steps[0].replaces:
-                    fill(leaving, 0, leaving.shape[0], 0)
+                    fill(leaving, 0, leaving.shape[0], leaving.dtype.type(0))
                 for i in range(len(plan.half_steps)):
-                    _reverse(plan.half_steps[i], layer, plan.tables, plan, grads, gradient, pointwise, coupling,
+                    _reverse(plan.half_steps[i], layer, plan.tables, plan, G, G_A, gradient, pointwise, coupling,
                              segment[layer - start], grad, leaving, False, work, schedule)  # fmt: skip
                 grad, leaving = leaving, grad
         if len(grad_x):

@@ -7,26 +7,29 @@ from typing import NamedTuple
 import numpy as np
 
 from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.halo import ranges
 
 TILE = 128  # columns that are worked on at a time: few enough that the rows at hand stay in cache
-BLOCK = np.dtype([(name, np.int64) for name in ["row", "height", "width", "entry", "bias", "slot", "readers", "end"]])
-READER = np.dtype([(name, np.int64) for name in ["agent", "column"]])
+BLOCK = np.dtype(
+    [(name, np.int64) for name in ["row", "height", "bias", "reads", "reads_end", "returns", "returns_end"]]
+)
 
 
 class Tables(NamedTuple):
-    """The blocks of one layout.
+    """The blocks of one layout, and the terms of the products with K.
 
     ``blocks``: that of the k-th local agent at place k, those of the halo after them. Each has its ``row`` in a field,
-    its ``height``, and its readers from ``readers`` to ``end``; an agent's also the ``width`` of K_i, and where its
-    entries (``entry``), its bias and its slots begin. ``slots``: field rows that are read, agent after agent;
-    ``rows``: all field rows, 0, 1, ... ``readers``: the ``agent`` that reads a block, ascending, and the block's first
-    ``column`` in its K_i. ``agents``: how many are local.
+    its ``height``, and its terms in ``returns``, from ``returns`` to ``returns_end``; an agent's also those in
+    ``reads``, and where its ``bias`` begins. A term is a field row and an entry of K: ``reads`` has for every column of
+    K_i the row that it multiplies and its first entry; ``returns`` has for every block the rows of its readers,
+    ascending, and the entry of its first column in each. ``pairs``: (block, the agent that reads it), in the order of
+    ``returns``. ``agents``: how many are local.
     """
 
     blocks: np.ndarray
-    slots: np.ndarray
-    rows: np.ndarray
-    readers: np.ndarray
+    reads: np.ndarray
+    returns: np.ndarray
+    pairs: np.ndarray
     agents: int
 
 
@@ -71,53 +74,59 @@ def tables_of(layout: BlockLayout) -> Tables:
     present = present[np.argsort(halo.offsets[present], kind="stable")]
     blocks = np.zeros(len(present), dtype=BLOCK)
     blocks["row"], blocks["height"] = halo.offsets[present], halo.sizes[present]
-    slots = _slots(layout, _fill_agents(layout, blocks[: len(halo.agents.local)]))
-    rows = np.arange(halo.rows + halo.halo_rows)
-    return Tables(blocks, slots, rows, _readers(layout, present, blocks), len(halo.agents.local))
+    reads = _fill_reads(layout, blocks[: len(halo.agents.local)])
+    pairs, returns = _fill_returns(layout, present, blocks, reads)
+    return Tables(blocks, reads, returns, pairs, len(halo.agents.local))
 
 
-def _fill_agents(layout: BlockLayout, agents: np.ndarray) -> np.ndarray:
-    """Width, entry, bias and slot of every local agent."""
-    for group in layout.groups:
-        members, place = np.searchsorted(layout.halo.agents.local, group.agents), np.arange(len(group.agents))
-        agents["width"][members] = group.columns
-        agents["entry"][members] = group.entries.start + place * group.rows * group.columns
-        agents["bias"][members] = group.place.start + place * group.rows
-    agents["slot"] = np.cumsum(agents["width"]) - agents["width"]
-    return agents
+def no_tables() -> Tables:
+    """Those of no agent."""
+    none = np.zeros((0, 2), dtype=np.int64)
+    return Tables(np.zeros(0, dtype=BLOCK), none, none, none, 0)
 
 
-def _slots(layout: BlockLayout, agents: np.ndarray) -> np.ndarray:
-    """The slots of the groups, agent after agent."""
-    slots = np.empty(layout.slots, dtype=np.int64)
-    for group in layout.groups:
-        members = np.searchsorted(layout.halo.agents.local, group.agents)
-        places = agents["slot"][members][:, np.newaxis] + np.arange(group.columns)
-        slots[places] = group.slots.cpu().numpy().reshape(len(members), -1)
-    return slots
+def _fill_reads(layout: BlockLayout, agents: np.ndarray) -> np.ndarray:
+    """The terms of K_i, agent after agent; where they and the bias begin in ``agents``."""
+    width, entry = np.zeros((2, len(agents)), dtype=np.int64)
+    members = [np.searchsorted(layout.halo.agents.local, group.agents) for group in layout.groups]
+    for group, who in zip(layout.groups, members, strict=True):
+        place = np.arange(len(who))
+        width[who] = group.columns
+        entry[who] = group.entries.start + place * group.rows * group.columns
+        agents["bias"][who] = group.place.start + place * group.rows
+    agents["reads_end"] = np.cumsum(width)
+    agents["reads"] = agents["reads_end"] - width
+    rows = np.empty(layout.slots, dtype=np.int64)
+    for group, who in zip(layout.groups, members, strict=True):
+        places = agents["reads"][who][:, np.newaxis] + np.arange(group.columns)
+        rows[places] = group.slots.cpu().numpy().reshape(places.shape)
+    return np.column_stack([rows, ranges(entry, width)])
 
 
-def _needs(tables: Tables) -> np.ndarray:
-    """(pairs, 2): an agent's block, and whose response it waits for: its own, its readers', that of those it reads."""
-    blocks = tables.blocks
-    read = np.repeat(np.arange(len(blocks)), blocks["end"] - blocks["readers"])
-    pairs = np.column_stack([read, tables.readers["agent"]])
-    own, reads = np.arange(tables.agents), pairs[pairs[:, 0] < tables.agents, ::-1]
-    return np.concatenate([pairs, reads, np.column_stack([own, own])])
-
-
-def _readers(layout: BlockLayout, present: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """The local readers of every block, and where they begin and end in ``blocks``."""
+def _fill_returns(
+    layout: BlockLayout, present: np.ndarray, blocks: np.ndarray, reads: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(block, local reader) pairs and the terms of K^T, block after block; where they begin and end in ``blocks``."""
     halo, pattern = layout.halo, layout.pattern
     number = np.full(len(halo.sizes), -1)
     number[present] = np.arange(len(present))
     own = np.isin(pattern.rows, halo.agents.local)
     agent, read = np.searchsorted(halo.agents.local, pattern.rows[own]), pattern.columns[own]
     before = np.cumsum(halo.sizes[read]) - halo.sizes[read]  # patterns are sorted by agent, then by block
-    column = before - before[np.searchsorted(agent, agent)]
     order = np.lexsort((agent, number[read]))
-    readers = np.empty(len(agent), dtype=READER)
-    readers["agent"], readers["column"] = agent[order], column[order]
-    blocks["end"] = np.cumsum(np.bincount(number[read], minlength=len(blocks)))
-    blocks["readers"][1:] = blocks["end"][:-1]
-    return readers
+    pairs = np.column_stack([number[read], agent])[order]
+    reader, entry = blocks[pairs[:, 1]], reads[before[order], 1]
+    terms = np.repeat(np.arange(len(pairs)), reader["height"])
+    down = ranges(np.zeros(len(pairs), dtype=np.int64), reader["height"])
+    width = (reader["reads_end"] - reader["reads"])[terms]
+    counts = np.bincount(pairs[:, 0], reader["height"], len(blocks)).astype(np.int64)
+    blocks["returns_end"] = np.cumsum(counts)
+    blocks["returns"] = blocks["returns_end"] - counts
+    return pairs, np.column_stack([reader["row"][terms] + down, entry[terms] + down * width])
+
+
+def _needs(tables: Tables) -> np.ndarray:
+    """(pairs, 2): an agent's block, and whose response it waits for: its own, its readers', that of those it reads."""
+    pairs, own = tables.pairs, np.arange(tables.agents)
+    reads = pairs[pairs[:, 0] < tables.agents, ::-1]
+    return np.concatenate([pairs, reads, np.column_stack([own, own])])
