@@ -62,11 +62,11 @@ def fill(out, first, rows, value):
 
 
 @njit(**FAST)
-def scaled_copy(out, x, first, rows, scale):
-    """out = scale x in some rows."""
+def copy_rows(out, x, first, rows):
+    """out = x in some rows."""
     for row in range(first, first + rows):
         for j in range(x.shape[1]):
-            out[row, j] = scale * x[row, j]
+            out[row, j] = x[row, j]
 
 
 @njit(**FAST)
@@ -95,11 +95,11 @@ def _set_bias(z, tables, k, b):
 
 
 @njit(**FAST)
-def _add_totals(G, tables, k, q):
-    """The gradient of the bias of agent k += q, summed over the tile."""
+def _add_totals(G, tables, k, q, scale):
+    """The gradient of the bias of agent k += scale q, summed over the tile."""
     block = tables.blocks[k]
     for r in range(block.height):
-        G[block.bias + r] += total(q, block.row + r)
+        G[block.bias + r] += scale * total(q, block.row + r)
 
 
 @njit(**INLINE)
@@ -116,9 +116,9 @@ def gradient_forward(steps, tables, K, b, code, scale, x, s, out):
 
 @njit(**INLINE)
 def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo, f, v):
-    """Response: s = scale s(z) and q = scale s'(z) K u, z = K x + b; G += q x^T + s u^T and G_b += q.
+    """Response: s = s(z) and q = s'(z) K u, z = K x + b; G += scale (q x^T + s u^T) and G_b += scale q.
 
-    Settling: f += undo K^T s and v += K^T q.
+    Settling: f += scale undo K^T s and v += scale K^T q.
     """
     for step in steps:
         k = step if step >= 0 else ~step
@@ -127,16 +127,15 @@ def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo,
             _set_bias(s, tables, k, b)
             add_product(s, row, x, tables, k, K, K.dtype.type(1))
             fill(q, row, rows, K.dtype.type(0))
-            add_product(q, row, u, tables, k, K, scale)
+            add_product(q, row, u, tables, k, K, K.dtype.type(1))
             activate_both(code, s, q, row, rows)
-            scaled_copy(s, s, row, rows, scale)
-            _add_totals(G_b, tables, k, q)
+            _add_totals(G_b, tables, k, q, scale)
             at = tables.blocks[k]
-            outer(G, rows, at.reads_end - at.reads, (q, s), row, (x, u), tables.reads, at.reads, K.dtype.type(1))
+            outer(G, rows, at.reads_end - at.reads, (q, s), row, (x, u), tables.reads, at.reads, scale)
         else:
             if undo != 0:
-                add_adjoint(f, row, s, tables, k, K, undo)
-            add_adjoint(v, row, q, tables, k, K, K.dtype.type(1))
+                add_adjoint(f, row, s, tables, k, K, scale * undo)
+            add_adjoint(v, row, q, tables, k, K, scale)
 
 
 @njit(**INLINE)
@@ -155,9 +154,9 @@ def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, out):
 
 @njit(**INLINE)
 def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, u, s, q, undo, f, v):
-    """Response: s = scale s(z) and q = scale s'(z) u, z = L x + b; the share of alpha in G, and G_b += q.
+    """Response: s = s(z) and q = s'(z) u, z = L x + b; the share of alpha in G, and G_b += scale q.
 
-    Settling: f += undo s, v += L^T q, and the share of beta in G.
+    Settling: f += scale undo s, v += scale L^T q, and the share of beta in G.
     """
     for step in steps:
         k = step if step >= 0 else ~step
@@ -165,18 +164,17 @@ def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, 
         if step >= 0:
             _set_bias(s, tables, k, b)
             add_linear(s, row, x, tables, k, K, alpha, beta)
-            scaled_copy(q, u, row, rows, scale)
+            copy_rows(q, u, row, rows)
             activate_both(code, s, q, row, rows)
-            scaled_copy(s, s, row, rows, scale)
-            _add_totals(G_b, tables, k, q)
+            _add_totals(G_b, tables, k, q, scale)
             if alpha != 0:
-                add_outer(G, tables, k, q, x, alpha)
+                add_outer(G, tables, k, q, x, scale * alpha)
         else:
             if undo != 0:
-                add_scaled(f, s, row, rows, undo)
-            add_linear(v, row, q, tables, k, K, beta, alpha)
+                add_scaled(f, s, row, rows, scale * undo)
+            add_linear(v, row, q, tables, k, K, scale * beta, scale * alpha)
             if beta != 0:
-                add_outer(G, tables, k, x, q, beta)
+                add_outer(G, tables, k, x, q, scale * beta)
 
 
 @njit(**FAST)
