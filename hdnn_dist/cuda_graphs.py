@@ -100,7 +100,7 @@ class GraphedStepper:
     def _backward(self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, stored: list[Tensor]) -> Captured:
         def run(x: Tensor, y: Tensor, grad_y: Tensor, blocks: Tensor, C: Tensor, *stored: Tensor) -> list[Tensor]:
             grad = self.portable.backward(x, y, grad_y, Weights(blocks, C), self._all, list(stored))
-            return [part for part in (grad.x, *grad.weights, grad.drift) if part is not None]
+            return [part for part in (grad.x, *grad.weights, grad.drift) if isinstance(part, Tensor)]
 
         return self._captured((x.shape,), run, [x, y, grad_y, *weights, *stored], reverse=True)
 

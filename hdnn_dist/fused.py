@@ -100,8 +100,8 @@ class FusedStepper:
         if not self.scheme.architecture.simultaneous:
             missed = np.zeros((2, self._columns), dtype=self._work.dtype)
             passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
-            apart, largest = missed.max(1)
-            return Gradients(grad_x if of_input else None, grad, torch.tensor(apart / max(largest, 1)))
+            apart, largest = missed.max(1).tolist()
+            return Gradients(grad_x if of_input else None, grad, apart / max(largest, 1.0))
         segment = self._room(x.dtype, self.scheme.store_every, len(self._place))
         passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
         return Gradients(grad_x if of_input else None, grad, None)

@@ -61,6 +61,17 @@ class Layers:
         before, after = self._shared
         return weights[after.to(weights.device)] - weights[before.to(weights.device)]
 
+    def add_differences(self, grad: Tensor, weights: Tensor, scale: float) -> None:
+        """grad += scale D^T D weights, with D the linear map of ``differences``."""
+        difference = self.differences(weights)
+        if self.alike:
+            grad[1:].add_(difference, alpha=scale)
+            grad[:-1].sub_(difference, alpha=scale)
+            return
+        before, after = self._shared
+        grad.index_add_(0, after.to(grad.device), difference, alpha=scale)
+        grad.index_add_(0, before.to(grad.device), difference, alpha=-scale)
+
     @cached_property
     def _shared(self) -> tuple[Tensor, Tensor]:
         """Places of what neighbouring layers share: in the earlier and in the later one."""

@@ -14,13 +14,15 @@ from hdnn_dist.choices import unknown
 
 @dataclass(frozen=True)
 class Loss:
-    """``value(logits, labels)``: mean over the batch of (batch, outputs); ``correct``: how many samples are right;
-    ``decide(logits)``: what the model says of each sample, the probability of class 1 of two, or the class of more.
-    ``outputs(classes)``: the logits that the loss needs; ``integer``: whether labels are class numbers.
+    """``value(logits, labels)``: mean over the batch of (batch, outputs); ``gradient``: its own by the logits, of their
+    shape; ``correct``: how many samples are right; ``decide(logits)``: what the model says of each sample, the
+    probability of class 1 of two, or the class of more. ``outputs(classes)``: the logits that the loss needs;
+    ``integer``: whether labels are class numbers.
     """
 
     name: str
     value: Callable[[Tensor, Tensor], Tensor]
+    gradient: Callable[[Tensor, Tensor], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
     decide: Callable[[Tensor], Tensor]
     outputs: Callable[[int], int]
@@ -56,8 +58,21 @@ class Loss:
         return labels
 
 
+def _softmax_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    """(softmax - one hot) / batch."""
+    return logits.softmax(1).scatter_(1, labels.unsqueeze(1), -1.0, reduce="add").div_(len(labels))
+
+
 def _binary(logits: Tensor, labels: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.squeeze(1), labels.to(logits.dtype))
+
+
+def _binary_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.sigmoid().sub_(labels.unsqueeze(1)).div_(len(labels))
+
+
+def _squared_gradient(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits - labels).mul_(2 / logits.numel())
 
 
 def _largest_right(logits: Tensor, labels: Tensor) -> Tensor:
@@ -98,13 +113,30 @@ LOSSES = {
         Loss(
             "cross_entropy",
             F.cross_entropy,
+            _softmax_gradient,
             _largest_right,
             _class_or_probability,
             _one_per_class,
             integer=True,
         ),
-        Loss("binary_cross_entropy", _binary, _sign_right, _probability, _one_for_two, integer=True),
-        Loss("mean_squared_error", F.mse_loss, _none_right, _as_it_is, _one_per_class, integer=False),
+        Loss(
+            "binary_cross_entropy",
+            _binary,
+            _binary_gradient,
+            _sign_right,
+            _probability,
+            _one_for_two,
+            integer=True,
+        ),
+        Loss(
+            "mean_squared_error",
+            F.mse_loss,
+            _squared_gradient,
+            _none_right,
+            _as_it_is,
+            _one_per_class,
+            integer=False,
+        ),
     )
 }
 

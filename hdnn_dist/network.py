@@ -111,9 +111,9 @@ class HDNN(nn.Module):
         else:
             self.register_buffer("coupling", values)
         self._stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make_stepper)
-        self._drift: Tensor | None = None
+        self._drift: Tensor | float | None = None
 
-    @property
+    @cached_property
     def local_features(self) -> int:
         """Features of the agents of this rank: the second dimension of inputs and outputs."""
         return int(self.features[self.agents.local].sum())
@@ -262,9 +262,11 @@ class HDNN(nn.Module):
                 "convert the input, or build the network with that dtype"
             )
 
-    def _watch_drift(self, drift: Tensor) -> None:
+    def _watch_drift(self, drift: Tensor | float) -> None:
+        """On a GPU it is only kept: reading it would wait for the pass to end."""
         self._drift = drift
-        if self._drift.device.type == "cpu" and not self._drift <= LARGE_DRIFT:
+        on_host = not isinstance(drift, Tensor) or drift.device.type == "cpu"
+        if on_host and not drift <= LARGE_DRIFT:
             warnings.warn(
                 f"rebuilding the input from the output missed it by {self.drift:.1e} (relative): gradients are "
                 "unreliable; lower the step, scale K down (initial='scaled', smoothness), or use float64",

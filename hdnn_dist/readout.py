@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isnan, prod
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,6 @@ from hdnn_dist.losses import loss_function
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import Agents
 from hdnn_dist.tree import Tree
-
-METRICS = 2  # loss and number of correct samples, which ride along with the gradient
 
 
 class Readout(nn.Module):
@@ -80,7 +78,7 @@ class Readout(nn.Module):
         to call it, and to call backward through it.
         """
         logits: Tensor = _Logits.apply(self._read(y), self.weights, self.bias, self)
-        return logits.T
+        return logits
 
     def loss(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
         """The mean loss of a batch, on every rank; ``labels`` are needed on the root's rank only.
@@ -93,59 +91,54 @@ class Readout(nn.Module):
         return loss
 
     def _read(self, y: Tensor) -> Tensor:
-        """(rows that are read times positions, batch)."""
+        """(batch, rows that are read times positions)."""
         if tuple(y.shape[2:]) != self._positions:
             raise ValueError(
                 f"the readout was built for positions {self._positions}, but the state has {tuple(y.shape[2:])}: "
                 "pass positions= to Readout"
             )
-        return (y if self._rows is None else y.index_select(1, self._rows)).flatten(1).T
+        return (y if self._rows is None else y.index_select(1, self._rows)).flatten(1)
 
     def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
-        """Logits (outputs, batch) at the root, after one pass up the tree; (0, batch) elsewhere."""
-        values = torch.matmul(self._by_part(weights), y).flatten(1)
-        self.tree.reduce(values)
-        if not self.tree.is_root:
-            return values.new_empty(0, y.shape[1])
-        return values[self.tree.root_part].view(self.outputs, -1) + bias.unsqueeze(1)
+        """Logits (batch, outputs) at the root, after one pass up the tree; (batch, 0) elsewhere."""
+        each = (y @ weights.T).unsqueeze(0) if self.tree.parts == 1 else torch.matmul(y, self._by_part(weights).mT)
+        self.tree.reduce(each.flatten(1))
+        return each[self.tree.root_part] + bias if self.tree.is_root else each.new_empty(len(y), 0)
 
-    def _at_root(self, logits: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor]:
-        """(loss, correct), and the gradient of the loss by the logits (outputs, batch) if ``train``."""
-        leaf = logits.T.requires_grad_(train)
-        labels = self.criterion.check(labels, len(leaf), self.classes, leaf.dtype)
-        with torch.set_grad_enabled(train):
-            value = self.criterion.value(leaf, labels)
-        (grad,) = torch.autograd.grad(value, leaf) if train else (leaf[:0],)
-        return torch.stack([value.detach(), self.criterion.correct(leaf, labels).to(value.dtype)]), grad.T
+    def _at_root(self, logits: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss, correct), and the gradient of the loss by the logits (batch, outputs) if ``train``."""
+        labels = self.criterion.check(labels, len(logits), self.classes, logits.dtype)
+        loss, correct = self.criterion.value(logits, labels), self.criterion.correct(logits, labels)
+        grad = self.criterion.gradient(logits, labels) if train else logits[:0]
+        return loss, correct.to(loss.dtype), grad
 
-    def _down(self, metrics: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """The root's metrics on every rank, and its gradient for the agents that are read: (parts, outputs, batch)."""
-        together = self.tree is self.everyone
-        sent = torch.cat([grad.flatten(), metrics]) if together else grad.flatten()
-        values = sent.expand(self.tree.parts, -1).clone()
-        if sent.numel():
-            self.tree.broadcast(values)
-        metrics = values[0, grad.numel() :] if together else self._metrics_to_everyone(metrics)
-        return metrics, values[:, : grad.numel()].unflatten(1, tuple(grad.shape))
+    def _unknown(self, y: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """What stands for ``_at_root`` on ranks that are told, and at a root that fails."""
+        nan = y.new_full((), torch.nan)
+        return nan, nan, y.new_zeros(len(y) if train else 0, self.outputs)
 
-    def _metrics_to_everyone(self, metrics: Tensor) -> Tensor:
-        values = metrics.expand(self.everyone.parts, -1).clone()
-        self.everyone.broadcast(values)
-        return values[0]
+    def _down(self, loss: Tensor, correct: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The root's on every rank; its gradient for the agents that are read only: (parts, batch, outputs)."""
+        if self.tree is self.everyone:
+            losses, corrects, grads = self.tree.spread(loss, correct, grad)
+        else:
+            losses, corrects = self.everyone.spread(loss, correct)
+            (grads,) = self.tree.spread(grad) if grad.numel() else (grad,)
+        return losses[0], corrects[0], grads
 
     def _by_part(self, weights: Tensor) -> Tensor:
         """(parts, outputs, rows): the weights of each component of the tree, zero elsewhere."""
-        return weights.unsqueeze(0) if self.tree.parts == 1 else weights * self._selects
+        return weights * self._selects
 
     def _gradients(self, y: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of y, weights and bias from the logits' gradient ``grad`` (parts, outputs, batch); no message."""
+        """Gradients of y, weights and bias from the logits' gradient ``grad`` (parts, batch, outputs); no message."""
+        at_root = grad[self.tree.root_part] if self.tree.is_root else grad.new_empty(1, 0)
         if self.tree.parts == 1:
-            grad_y, grad_weights = weights.T @ grad[0], grad[0] @ y.T
-        else:
-            grad_y = torch.matmul(self._by_part(weights).mT, grad).sum(0)
-            grad_weights = (torch.matmul(grad, y.T) * self._selects).sum(0)
-        grad_bias = grad[self.tree.root_part].sum(1) if self.tree.is_root else grad.new_empty(0)
-        return grad_y, grad_weights, grad_bias
+            only = at_root if self.tree.is_root else grad[0]
+            return only @ weights, only.T @ y, at_root.sum(0)
+        grad_y = torch.matmul(grad, self._by_part(weights)).sum(0)
+        grad_weights = (torch.matmul(grad.mT, y) * self._selects).sum(0)
+        return grad_y, grad_weights, at_root.sum(0)
 
 
 class _Logits(torch.autograd.Function):
@@ -162,11 +155,11 @@ class _Logits(torch.autograd.Function):
     def backward(ctx: Any, grad_logits: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         y, weights = ctx.saved_tensors
         tree = ctx.head.tree
-        values = y.new_empty(tree.parts, ctx.head.outputs * y.shape[1])
+        values = y.new_empty(tree.parts, len(y) * ctx.head.outputs)
         if tree.is_root:
             values[tree.root_part] = grad_logits.flatten()
         tree.broadcast(values)
-        return *ctx.head._gradients(y, weights, values.unflatten(1, (ctx.head.outputs, -1))), None
+        return *ctx.head._gradients(y, weights, values.unflatten(1, (len(y), -1))), None
 
 
 class _Loss(torch.autograd.Function):
@@ -178,21 +171,17 @@ class _Loss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logits = head._sum(y, weights, bias)
         failure: ValueError | None = None
-        metrics, grad = y.new_empty(METRICS), y.new_empty(head.outputs, y.shape[1] if train else 0)
-        if head.tree.is_root:
-            try:
-                metrics, grad = head._at_root(logits, labels, train)
-            except ValueError as error:
-                failure = error
-                metrics.fill_(torch.nan)
-                grad.zero_()
-        metrics, grad = head._down(metrics, grad)
-        if failure is not None or (metrics.is_cpu and bool(metrics[1].isnan())):  # on CUDA looking would stall
+        try:
+            told = head._at_root(logits, labels, train) if head.tree.is_root else head._unknown(y, train)
+        except ValueError as error:
+            failure, told = error, head._unknown(y, train)
+        loss, correct, grad = head._down(*told)
+        if failure is not None or (correct.is_cpu and isnan(correct.item())):  # on CUDA looking would stall
             raise failure or ValueError(f"rank {head.agents.owner[head.root]} refused its labels: see its message")
         ctx.head = head
         ctx.save_for_backward(y, weights, grad)
-        ctx.mark_non_differentiable(correct := metrics[1].clone())
-        return metrics[0].clone(), correct
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
 
     @staticmethod
     @once_differentiable

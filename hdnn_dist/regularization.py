@@ -33,15 +33,32 @@ def smoothness(net: HDNN, alpha: float, scale: str = "multiply") -> Tensor:
     alpha / (2 h), the integral of the squared derivative, which does not fade as the step shrinks.
     ``ValueError`` for another scale.
     """
+    return _smoothness_factor(net, alpha, scale) / 2 * net.plan.differences(net.weights).square().sum()
+
+
+@torch.no_grad()
+def add_smoothness_gradient(net: HDNN, alpha: float, scale: str = "multiply") -> None:
+    """Add the gradient of ``smoothness`` to that of the weights: what its backward pass would, for less."""
+    assert net.weights.grad is not None
+    net.plan.add_differences(net.weights.grad, net.weights, _smoothness_factor(net, alpha, scale))
+
+
+def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
-    factor = alpha * net.step / 2 if scale == "multiply" else alpha / (2 * net.step)
-    return factor * net.plan.differences(net.weights).square().sum()
+    return alpha * net.step if scale == "multiply" else alpha / net.step
 
 
 def weight_penalty(module: HDNN | Readout, alpha: float) -> Tensor:
     """(alpha / 2) ||weights||^2, this rank's share."""
     return (alpha / 2) * module.weights.square().sum()
+
+
+@torch.no_grad()
+def add_weight_penalty_gradient(module: HDNN | Readout, alpha: float) -> None:
+    """Add the gradient of ``weight_penalty`` to that of the weights, where there is one on this rank."""
+    if module.weights.grad is not None:
+        module.weights.grad.add_(module.weights, alpha=alpha)
 
 
 class SpectralProjection:

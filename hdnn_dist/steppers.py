@@ -30,13 +30,13 @@ CACHED_LAYOUTS = 16
 class Gradients(NamedTuple):
     """What a backward pass gives: of the input, of the weights, and how far the rebuilt input is from the input.
 
-    ``drift``: the largest difference relative to the largest entry of the input, or to 1; ``None`` where states are
-    stored.
+    ``drift``: the largest difference relative to the largest entry of the input, or to 1, a number or a tensor of one;
+    ``None`` where states are stored.
     """
 
     x: Tensor | None
     weights: Weights
-    drift: Tensor | None
+    drift: Tensor | float | None
 
 
 class Propagator(Protocol):

@@ -9,7 +9,7 @@ is a step of the sum, its gather a step of the broadcast.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import networkx as nx
 import numpy as np
@@ -49,7 +49,7 @@ class Tree:
         """The row of ``values`` to which each of these local members belongs."""
         return np.searchsorted(self._parts, self._component[agents])
 
-    @property
+    @cached_property
     def root_part(self) -> int:
         """The root's row, on the rank that owns the root."""
         return int(self.part_of(np.array([self.root]))[0])
@@ -67,8 +67,26 @@ class Tree:
         for level, field in zip(self._levels, self._fields(values.shape[1], values.dtype), strict=True):
             level.broadcast(field, values)
 
+    def spread(self, *tensors: Tensor) -> list[Tensor]:
+        """The root's tensors on every rank, (parts, *shape) each, by one message an edge; other ranks give shapes."""
+        sizes = [tensor.numel() for tensor in tensors]
+        if not self._levels:  # nobody is elsewhere
+            self._down.record(sum(sizes) * tensors[0].element_size(), 0, 0)
+            return [tensor.expand(self.parts, *tensor.shape) for tensor in tensors]
+        sent = torch.cat([tensor.flatten() for tensor in tensors])
+        values = sent.expand(self.parts, -1).contiguous()
+        self.broadcast(values)
+        return [
+            part.reshape(self.parts, *tensor.shape)
+            for part, tensor in zip(values.split(sizes, 1), tensors, strict=True)
+        ]
+
     def sum(self, vector: Tensor) -> Tensor:
-        """The sum of one vector per rank, on every rank. For reports and set-up, not for the training path."""
+        """The sum of one vector per rank, on every rank."""
+        if not self._levels and self.parts == 1:
+            for route in (self._up, self._down):
+                route.record(vector.numel() * vector.element_size(), 0, 0)
+            return vector
         values = vector.new_zeros(self.parts, vector.numel())
         values[0] = vector.reshape(-1)
         self.reduce(values)

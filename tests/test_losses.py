@@ -32,6 +32,23 @@ def test_value_and_correct(name: str, logits: Tensor, labels: Tensor, value: flo
     assert int(loss.correct(logits, labels)) == correct
 
 
+@pytest.mark.parametrize(
+    ("name", "outputs", "labels"),
+    [
+        ("cross_entropy", 5, torch.tensor([0, 4, 2, 2, 1, 0, 3])),
+        ("binary_cross_entropy", 1, torch.tensor([0, 1, 1, 0, 1, 0, 0])),
+        ("mean_squared_error", 3, torch.linspace(-1, 1, 21, dtype=torch.float64).reshape(7, 3)),
+    ],
+)
+def test_the_gradient_is_that_of_the_value(name: str, outputs: int, labels: Tensor) -> None:
+    """Also where a logit is so large that its probability rounds to 0 or 1."""
+    logits = torch.linspace(-3, 4, 7 * outputs, dtype=torch.float64).reshape(7, outputs).sin().mul(3)
+    logits[2] *= 1e3
+    logits.requires_grad_()
+    (expected,) = torch.autograd.grad(LOSSES[name].value(logits, labels), logits)
+    torch.testing.assert_close(LOSSES[name].gradient(logits.detach(), labels), expected, rtol=1e-12, atol=1e-15)
+
+
 def test_what_a_model_says_of_a_sample() -> None:
     """The probability of class 1 of two, the class of more, and targets as they are: what the pictures show."""
     assert LOSSES["cross_entropy"].decide(TWO_LOGITS).tolist() == pytest.approx([0.75, 0.25])

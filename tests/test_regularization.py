@@ -14,6 +14,8 @@ from torch import Tensor
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
 from hdnn_dist.regularization import (
     SpectralProjection,
+    add_smoothness_gradient,
+    add_weight_penalty_gradient,
     coupling_norm,
     smoothness,
     squared_norm_bound,
@@ -66,6 +68,23 @@ def test_weight_penalties_are_half_a_squared_norm(net: HDNN) -> None:
     assert weight_penalty(net, ALPHA).item() == pytest.approx(by_hand, rel=1e-12)
     head = Readout(net.agents, net)
     assert weight_penalty(head, ALPHA).item() == pytest.approx(ALPHA / 2 * (head.weights**2).sum().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("graphs", [None, ["path", "ring", "ring", "path", "ring"]])
+@pytest.mark.parametrize("scale", ["multiply", "divide"])
+def test_gradients_that_are_added_are_those_of_the_penalties(scale: str, graphs: list[str] | None) -> None:
+    """As training adds them, for layers that are alike and for a graph per layer."""
+    ring, path = CommunicationGraph.ring(4), CommunicationGraph.path(4)
+    each = None if graphs is None else [ring if name == "ring" else path for name in graphs]
+    net = HDNN(place(ring, connect("local")), 2, 5, STEP, graphs=each, initial="normal", dtype=torch.float64)
+    head = Readout(net.agents, net)
+    (smoothness(net, ALPHA, scale) + weight_penalty(net, 2.0) + weight_penalty(head, 3.0)).backward()
+    expected = [net.weights.grad, head.weights.grad]
+    net.weights.grad, head.weights.grad = torch.zeros_like(net.weights), torch.zeros_like(head.weights)
+    add_smoothness_gradient(net, ALPHA, scale)
+    add_weight_penalty_gradient(net, 2.0)
+    add_weight_penalty_gradient(head, 3.0)
+    torch.testing.assert_close([net.weights.grad, head.weights.grad], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_penalties_have_gradients(net: HDNN) -> None:

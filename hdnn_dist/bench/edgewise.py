@@ -21,7 +21,7 @@ def is_installed() -> bool:
 
 def message_passing() -> nn.Module:
     """torch-geometric's layer that sends ``K x`` along every edge and adds up what arrives."""
-    from torch_geometric.nn import MessagePassing  # type: ignore[import-not-found]
+    from torch_geometric.nn import MessagePassing
 
     class BlockProduct(MessagePassing):  # type: ignore[misc]
         def forward(self, x: Tensor, K: Tensor, edges: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ class Samples:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """The samples of an index vector."""
-        return self.inputs[index], None if self.labels is None else self.labels[index]
+        labels = None if self.labels is None else self.labels.index_select(0, index)
+        return self.inputs.index_select(0, index), labels
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from hdnn_dist.data import batches
 from hdnn_dist.finite import all_finite
 from hdnn_dist.network import HDNN
-from hdnn_dist.regularization import smoothness, weight_penalty
+from hdnn_dist.regularization import add_smoothness_gradient, add_weight_penalty_gradient
 from hdnn_dist.training.build import Job, Samples
 from hdnn_dist.training.divergence import DivergenceError, diverged
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
@@ -27,6 +27,13 @@ def layer_squares(net: HDNN, gradient: torch.Tensor) -> torch.Tensor:
     if net.plan.alike:
         return squares.sum((1, 2))
     return torch.stack([net.plan.weights(squares, layer).sum() for layer in range(net.layers)])
+
+
+def _totals(results: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
+    """Loss and right samples, summed over batches of (samples, mean loss, right samples), read from the device once."""
+    sizes, losses, corrects = zip(*results, strict=True)
+    means = torch.stack(losses).double()
+    return float(means @ means.new_tensor(sizes)), float(torch.stack(corrects).double().sum())
 
 
 @dataclass(frozen=True)
@@ -98,25 +105,25 @@ class Trainer:
 
     def evaluate(self, samples: Samples) -> Score:
         """Loss and accuracy of the network as it is."""
-        total = torch.zeros(2, dtype=torch.float64, device=self.job.net.weights.device)
+        results = []
         with torch.no_grad():
-            for index in torch.arange(len(samples), device=total.device).split(EVALUATION_BATCH):
+            for index in torch.arange(len(samples), device=self.job.net.weights.device).split(EVALUATION_BATCH):
                 x, labels = samples.batch(index)
                 loss = self.job.head.loss(self.job.forward(x), labels)
-                total += torch.stack([loss.double() * len(index), self.job.head.correct.double()])
-        loss_sum, correct = total.tolist()
+                results.append((len(index), loss, self.job.head.correct))
+        loss_sum, correct = _totals(results)
         return Score(loss_sum / len(samples), correct / len(samples))
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
         config, began = self.job.config, time.perf_counter()
-        total = torch.zeros(2, dtype=torch.float64, device=self.job.net.weights.device)
+        device, results = self.job.net.weights.device, []
         order = batches(len(self.job.train), config.batch_size, config.seed, epoch)
         for step, index in enumerate(order):
             self._at = f"epoch {epoch + 1}, step {step + 1}"
             self._recording = config.record_gradients and step == self.steps_per_epoch - 1
-            total += self._step(torch.as_tensor(index, device=total.device))
+            results.append((len(index), *self._step(torch.as_tensor(index, device=device))))
             on_step(epoch, step)
-        loss_sum, correct = total.tolist()
+        loss_sum, correct = _totals(results)
         self._seconds += time.perf_counter() - began
         self._traffic = self.job.agents.ledger.traffic()
         gradient_norms = self._gradient_norms() if config.record_gradients else None
@@ -160,21 +167,21 @@ class Trainer:
         """(layers,) of the step that was recorded; each rank's share of the squares is summed along the tree."""
         return self.job.head.everyone.sum(self._squares).sqrt().tolist()
 
-    def _step(self, index: torch.Tensor) -> torch.Tensor:
-        """One step of the optimiser; (loss summed over the batch, number of samples that were right)."""
+    def _step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step of the optimiser; the mean loss of the batch, and the number of its samples that were right."""
         job, penalties, clip = self.job, self.job.config.penalties, self.job.config.optimizer.clip
         x, labels = job.train.batch(index)
         y = job.forward(x)
         loss = job.head.loss(y, labels)
-        objective = loss
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
         if penalties.smoothness:
-            objective = objective + smoothness(job.net, penalties.smoothness, penalties.smoothness_scale)
+            add_smoothness_gradient(job.net, penalties.smoothness, penalties.smoothness_scale)
         if penalties.weights:
-            objective = objective + weight_penalty(job.net, penalties.weights)
+            add_weight_penalty_gradient(job.net, penalties.weights)
         if penalties.readout:
-            objective = objective + weight_penalty(job.head, penalties.readout)
-        self.optimizer.zero_grad()
-        objective.backward()
+            add_weight_penalty_gradient(job.head, penalties.readout)
         self._last = x, y.detach()
         if job.config.check_finite:
             self._check_step(loss)
@@ -186,4 +193,4 @@ class Trainer:
         if job.project is not None:
             job.project()
         self.schedule.step()
-        return torch.stack([loss.detach().double() * len(index), job.head.correct.double()])
+        return loss.detach(), job.head.correct

@@ -39,7 +39,6 @@ def make_schedule(
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: Tree) -> None:
     """Scale all gradients so that their norm over the whole network is at most ``limit``; one sum along the tree."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    squares = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
-    norm = tree.sum(squares.reshape(1)).sqrt()
-    scale = (limit / norm.clamp_min(limit)).squeeze()
-    torch._foreach_mul_(gradients, scale)
+    norms = torch.stack(torch._foreach_norm(gradients))
+    norm = tree.sum(norms.dot(norms)).sqrt()
+    torch._foreach_mul_(gradients, (limit / norm).clamp_(max=1))
