@@ -20,7 +20,7 @@ from torch import Tensor
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, connect, place
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.lanczos import extremes
-from hdnn_dist.analysis.sensitivity import exact, forward_exact
+from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
 from hdnn_dist.halo import Halo
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.patterns import Pattern
@@ -311,9 +311,10 @@ def sensitivity_checks(world: World) -> None:
             mine = x[:, local_rows(agents, features)]
             whole = torch.stack([M for _, M in exact(net, mine, [3, 6])])
             forward = torch.stack([M for _, M in forward_exact(net, mine, [6])])
+            layers = torch.stack(list(single_layers(net, mine)))
             estimated = torch.tensor(extremes(net, mine, 6)[:2], dtype=torch.float64)
             limits = torch.tensor([bounds(net).log_upper(6), bounds(net).log_continuous(6)])
-            found.append((whole, forward, estimated, limits))
+            found.append((whole, forward, layers, estimated, limits))
             values = torch.linalg.svdvals(whole)
             assert relative_error(forward[0], whole[1]) < TOLERANCE
             assert torch.allclose(estimated, values[1, [0, -1]], rtol=1e-3)

@@ -21,9 +21,9 @@ from hdnn_dist import HDNN, CommunicationGraph, cli, place
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.lanczos import extremes
-from hdnn_dist.analysis.sensitivity import exact, forward_exact, spread
-from hdnn_dist.analysis.symplectic import canonical, form, residual
-from hdnn_dist.analysis.table import depth_sweep, sensitivity_table
+from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers, spread
+from hdnn_dist.analysis.symplectic import canonical, form, is_symplectic, layer_forms, residual
+from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.plots.sensitivity import draw_gradient_norms
 from hdnn_dist.training import analysing
 from hdnn_dist.training.checkpoint import save_weights
@@ -118,11 +118,24 @@ class TestEstimated:
 class TestSymplectic:
     @pytest.mark.parametrize("architecture", ["H2", "MS3"])
     def test_h2_and_ms3_are(self, architecture: str) -> None:
-        """Every layer and every product of 64 layers, 20 seeds."""
+        """Every single layer of 64, and every product of them up to the output, 20 seeds."""
         for seed in range(20):
             net = network(architecture, 64, seed, step=0.5)
-            J = form(net)
-            assert max(residual(M, J) for _, M in exact(net, sample(seed), [1, 2, 16, 64])) <= 1e-12
+            J, products = form(net), dict(exact(net, sample(seed), range(1, 65)))
+            assert len(products) == 64
+            assert max(residual(M, J) for M in products.values()) <= 1e-12
+            singles = layer_residuals(net, sample(seed))
+            assert len(singles) == 64
+            assert max(singles) <= 1e-12
+
+    @pytest.mark.parametrize("architecture", ["H2", "MS3", "H1-J1", "MLP"])
+    def test_the_layers_multiply_to_the_products(self, architecture: str) -> None:
+        """So that the residuals of single layers are those of the layers where they act."""
+        net = network(architecture, 5)
+        layers, product = list(single_layers(net, sample())), torch.eye(8, dtype=torch.float64)
+        for j, M in exact(net, sample(), range(1, 6)):
+            product = product @ layers[-j]
+            assert relative_error(product, M) < TOLERANCE
 
     def test_h2_is_with_an_X_that_is_not_orthogonal(self) -> None:
         X = torch.eye(4, dtype=torch.float64) + 0.3 * torch.diag(torch.ones(3, dtype=torch.float64), 1)
@@ -130,6 +143,24 @@ class TestSymplectic:
         J = form(net)
         assert max(residual(M, J) for _, M in exact(net, sample(), [1, 16])) <= 1e-14
         assert max(residual(M, canonical(8, J)) for _, M in exact(net, sample(), [1, 16])) > 1e-4
+
+    def test_with_an_X_per_layer_each_layer_is_and_their_products_are_not(self) -> None:
+        """Each layer keeps a J of its own; all keep volumes, which is why no product has a norm below 1."""
+        eye, generator = torch.eye(4, dtype=torch.float64), torch.Generator().manual_seed(3)
+        ring = torch.as_tensor(RING.matrix(), dtype=torch.float64)
+        X = eye + 0.5 * ring * torch.randn(16, 4, 4, dtype=torch.float64, generator=generator)
+        net = network("H2", coupling=X)
+        assert max(layer_residuals(net, sample())) <= 1e-12
+        products = dict(exact(net, sample(), range(1, 17)))
+        assert not is_symplectic(net)
+        assert max(residual(products[16], J) for J in layer_forms(net)) > 1e-2
+        assert all(torch.linalg.det(M).item() == pytest.approx(1) for M in products.values())
+        assert bounds(net).lower == 1
+        assert min(map(norm, products.values())) >= 1
+
+    def test_damping_is_no_part_of_the_form(self) -> None:
+        J = form(network("H1-J1", damping=0.5))
+        assert torch.equal(J, form(network("H1-J1")))
 
     @pytest.mark.parametrize("architecture", ["H1-J1", "MS1", "MS2", "MLP"])
     def test_the_others_are_not(self, architecture: str) -> None:
@@ -279,7 +310,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestCommand:
     def test_a_run_gets_a_table_and_its_pictures(self, run: Path) -> None:
         assert {"bsm_norm.png", "singular_values.png", "gradient_norms.png"} <= {path.name for path in run.iterdir()}
-        table = json.loads((run / "analysis.json").read_text())["table"]
+        analysis = json.loads((run / "analysis.json").read_text())
+        table = analysis["table"]
+        assert len(analysis["layer_residuals"]) == 4
+        assert max(analysis["layer_residuals"]) < 1e-14
         assert [row["j"] for row in table] == [1, 2, 3, 4]
         for row in table:
             assert 1 <= row["norm"] <= 10 ** row["log10_upper_bound"]

@@ -52,16 +52,12 @@ def exact(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[tuple[int,
     wanted = {_check_distance(net, j) for j in distances}
     starts = _starts(net.layers, sorted(wanted))
     states = _states(net, x, starts)
-    tree, columns, order = Tree(net.agents), _own_columns(net), _dense_order(net)
-    n = len(order)
-    rows = torch.zeros(n, len(columns), dtype=x.dtype, device=x.device)
-    rows[columns, torch.arange(len(columns), device=x.device)] = 1.0
+    collect = _Collector(net)
+    rows = collect.own_rows(x)
     for start, stop in _backwards(starts, net.layers):
         rows = pull_back(net, states[start], slice(start, stop), rows)
         if net.layers - start in wanted:
-            whole = rows.new_zeros(n, n)
-            whole[:, columns] = rows
-            yield net.layers - start, tree.sum(whole)[order][:, order]
+            yield net.layers - start, collect(rows)
 
 
 def forward_exact(net: HDNN, x: Tensor, depths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
@@ -69,18 +65,23 @@ def forward_exact(net: HDNN, x: Tensor, depths: Sequence[int]) -> Iterator[tuple
 
     The N-layer networks are the first N layers of this one.
     """
-    tree, columns, order = Tree(net.agents), _own_columns(net), _dense_order(net)
-    n = len(order)
-    state = x.expand(n, -1).contiguous()
-    change = torch.zeros_like(state)
-    change[columns, torch.arange(len(columns), device=x.device)] = 1.0
-    before = 0
+    collect = _Collector(net)
+    change = collect.own_rows(x)
+    state, before = x.expand_as(change).contiguous(), 0
     for depth in sorted(depths):
         state, change = net.tangent(state, change, layers=slice(before, depth))
         before = depth
-        whole = change.new_zeros(n, n)
-        whole[columns] = change.T
-        yield depth, tree.sum(whole)[order][:, order]
+        yield depth, collect(change).T
+
+
+def single_layers(net: HDNN, x: Tensor) -> Iterator[Tensor]:
+    """The Jacobian d y_{j+1} / d y_j of every layer at the state it acts on, first to last; (n, n) as in ``exact``."""
+    collect = _Collector(net)
+    every = collect.own_rows(x)
+    state = x.expand_as(every).contiguous()
+    for layer in range(net.layers):
+        state, change = net.tangent(state, every, layers=slice(layer, layer + 1))
+        yield collect(change).T
 
 
 def pull_back(net: HDNN, state: Tensor, layers: slice, cotangents: Tensor) -> Tensor:
@@ -120,11 +121,22 @@ def _backwards(starts: Sequence[int], layers: int) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], layers], strict=True))[::-1]
 
 
-def _own_columns(net: HDNN) -> Tensor:
-    """(local features,) where the features of this rank stand in a state that holds agent after agent."""
-    starts, own = np.cumsum(net.features) - net.features, net.agents.local
-    return torch.as_tensor(ranges(starts[own], net.features[own]), device=net.weights.device)
+class _Collector:
+    """From the columns that each rank has of a matrix, n vectors of its local features, to the whole of it."""
 
+    def __init__(self, net: HDNN) -> None:
+        starts, own = np.cumsum(net.features) - net.features, net.agents.local
+        device = net.weights.device
+        self._tree = Tree(net.agents)
+        self._columns = torch.as_tensor(ranges(starts[own], net.features[own]), device=device)
+        self._order = torch.as_tensor(net.architecture.dense_rows(net.features), device=device)
 
-def _dense_order(net: HDNN) -> Tensor:
-    return torch.as_tensor(net.architecture.dense_rows(net.features), device=net.weights.device)
+    def own_rows(self, like: Tensor) -> Tensor:
+        """This rank's columns of the identity, (n, local features), agent after agent."""
+        return torch.eye(len(self._order), dtype=like.dtype, device=like.device)[:, self._columns]
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(n, n) in the dense order, on every rank."""
+        whole = vectors.new_zeros(len(vectors), len(vectors))
+        whole[:, self._columns] = vectors
+        return self._tree.sum(whole)[self._order][:, self._order]

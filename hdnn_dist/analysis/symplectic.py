@@ -1,7 +1,8 @@
 """Is a BSM symplectic? For the Jacobian M = d y_N / d y_{N-j} of H2 and MS3, M J M^T = J.
 
-With J = [0 -X^T; X 0] this holds for every invertible X. The other order, M^T J M = J, is the same statement where X is
-orthogonal, and the one of the literature, which writes the transpose of the Jacobian for the BSM.
+With J = [0 -X^T; X 0] this holds for every invertible X that all layers share. Where every layer has its own X, each
+layer is symplectic with its own J, and their products in general with none. The other order, M^T J M = J, is the same
+statement where X is orthogonal, and the one of the literature, which writes the transpose of the Jacobian for the BSM.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from hdnn_dist.network import HDNN
 
 
 def is_symplectic(net: HDNN) -> bool:
-    """Whether the BSMs are symplectic by construction: H2 and MS3 with their own scheme."""
-    return net.architecture.name in ("H2", "MS3") and not net.architecture.simultaneous
+    """Whether the BSMs are symplectic by construction: H2 with one X for all layers, MS3; with their own scheme."""
+    own_scheme = net.architecture.name in ("H2", "MS3") and not net.architecture.simultaneous
+    return own_scheme and len(net.coupling) <= 1
 
 
 def has_reciprocal_values(net: HDNN) -> bool:
@@ -23,16 +25,31 @@ def has_reciprocal_values(net: HDNN) -> bool:
 
 
 def form(net: HDNN) -> Tensor | None:
-    """(n, n) the J that the residual is taken with, in the dense order; collected along the tree.
+    """(n, n) the J that the residual of a product is taken with, in the dense order; collected along the tree.
 
-    The network's own; the canonical one where it has none of its own, or one per layer; ``None`` where that does not
-    exist, for an odd n.
+    The network's own, without damping; the canonical one where it has none of its own, or one per layer; ``None`` where
+    that does not exist, for an odd n.
     """
+    J = _own(net)
+    return J if J is not None and J.dim() == 2 else _canonical_of(net)
+
+
+def layer_forms(net: HDNN) -> Tensor | None:
+    """(layers, n, n) as ``form``, but for single layers: each has its own J where there is one per layer."""
+    J = _own(net) if net.architecture.coupled else _canonical_of(net)
+    return None if J is None else J.expand(net.layers, *J.shape[-2:])
+
+
+def _own(net: HDNN) -> Tensor | None:
+    """(n, n), or (layers, n, n); the damping, a multiple of I, is what is not skew."""
+    if not net.architecture.coupled:
+        return None
+    J = net.dense().J
+    return (J - J.mT) / 2
+
+
+def _canonical_of(net: HDNN) -> Tensor | None:
     n = int(net.features.sum())
-    if net.architecture.coupled:
-        J = net.dense().J
-        if J.dim() == 2:
-            return J
     return canonical(n, net.weights) if n % 2 == 0 else None
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hdnn_dist.analysis.bounds import Bounds, bounds
 from hdnn_dist.analysis.lanczos import extremes
-from hdnn_dist.analysis.sensitivity import exact, forward_exact
-from hdnn_dist.analysis.symplectic import form, has_reciprocal_values, residual
+from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
+from hdnn_dist.analysis.symplectic import form, has_reciprocal_values, layer_forms, residual
 from hdnn_dist.network import HDNN
 
 MOST_EXACT_FEATURES = 256
@@ -29,6 +29,17 @@ def sensitivity_table(net: HDNN, x: Tensor, distances: Sequence[int]) -> list[di
     small = int(net.features.sum()) <= MOST_EXACT_FEATURES
     rows = _exact_rows(net, x, distances) if small else _estimated_rows(net, x, distances)
     return [{**row, **_limits(limits, row["j"])} for row in rows]
+
+
+def layer_residuals(net: HDNN, x: Tensor) -> list[float] | None:
+    """(layers,) the symplectic residual of every single layer at x, first to last.
+
+    ``None`` for more than 256 features, and where there is no form. Every rank has to call it, and gets the same.
+    """
+    forms = layer_forms(net) if int(net.features.sum()) <= MOST_EXACT_FEATURES else None
+    if forms is None:
+        return None
+    return [residual(M, J) for M, J in zip(single_layers(net, x), forms, strict=True)]
 
 
 def depth_sweep(net: HDNN, x: Tensor, depths: Sequence[int]) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.sensitivity import spread
-from hdnn_dist.analysis.table import depth_sweep, sensitivity_table
+from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import place
@@ -42,11 +42,13 @@ def analyse_run(path: Path, world: World) -> list[Path]:
     layers act at every pixel. Raises ``ValueError`` for a folder that is no finished run.
     """
     job = _trained(path, world)
-    table = sensitivity_table(job.net, _first_state(job), spread(job.net.layers))
+    state = _first_state(job)
+    table = sensitivity_table(job.net, state, spread(job.net.layers))
+    residuals = layer_residuals(job.net, state)
     written: list[Path] = []
     with agreed(job.head.everyone):
         if job.is_root:
-            written = _write_run(path, job, table)
+            written = _write_run(path, job, table, residuals)
     return written
 
 
@@ -96,7 +98,7 @@ def _first_state(job: Job) -> torch.Tensor:
     return state if job.lift is None else state[:, :, state.shape[2] // 2, state.shape[3] // 2]
 
 
-def _write_run(path: Path, job: Job, table: list[dict[str, Any]]) -> list[Path]:
+def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: list[float] | None) -> list[Path]:
     net = job.net
     where = "first sample" if job.lift is None else "central pixel of the first image"
     about = {
@@ -106,6 +108,7 @@ def _write_run(path: Path, job: Job, table: list[dict[str, Any]]) -> list[Path]:
         "features": int(net.features.sum()),
         "at": f"the {where} of the test set, in float64",
         "table": table,
+        "layer_residuals": residuals,
     }
     title = f"{net.architecture.name}, {net.layers} layers, {job.agents.graph.name}"
     written = [
