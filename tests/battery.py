@@ -27,6 +27,7 @@ from hdnn_dist.patterns import Pattern
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.checkpoint import load_weights, save_weights
+from hdnn_dist.training.gradients import GradientRecord
 from hdnn_dist.transport import OffGraphError, World
 from hdnn_dist.transport.local import LocalWorld
 from hdnn_dist.tree import Tree
@@ -186,9 +187,13 @@ def same_start(world: World) -> None:
 
 
 def same_training(world: World) -> None:
-    """Ten steps of Adam in float64 end in the same loss as in one process, to rounding: contract 3."""
-    losses = [train(place(CommunicationGraph.ring(8), each)) for each in (world, ALONE)]
+    """Ten steps of Adam in float64 end in the same loss as in one process, to rounding: contract 3.
+
+    On their way the gradients of all layers have the same norms.
+    """
+    losses, norms = zip(*(train(place(CommunicationGraph.ring(8), each)) for each in (world, ALONE)), strict=True)
     assert relative_error(*losses) < 1e-9
+    assert relative_error(*norms) < 1e-9
 
 
 def projection(world: World) -> None:
@@ -203,18 +208,21 @@ def projection(world: World) -> None:
         assert relative_error(expected, HDNN(nets[1].agents, 4, 3, architecture=name).dense().K.double()) > 1e-3
 
 
-def train(agents: Agents) -> Tensor:
+def train(agents: Agents) -> tuple[Tensor, Tensor]:
+    """(loss, gradient norms (steps, layers)), on every rank."""
     net = HDNN(agents, 2, 6, 0.2, dtype=torch.float64)
     head = Readout(agents, net)
     optimizer = torch.optim.Adam([*net.parameters(), *(p for p in head.parameters() if p.numel())], lr=0.05)
     x = torch.as_tensor(np.random.default_rng(0).standard_normal((20, 16)))
     labels = (x[:, 0] * x[:, 8] > 0).long() if head.tree.is_root else None
+    record = GradientRecord(net, head.everyone, 10)
     for _ in range(10):
         loss = head.loss(net(x[:, local_rows(agents, (2,) * 8)]), labels)
         optimizer.zero_grad()
         loss.backward()
+        record.add()
         optimizer.step()
-    return loss.detach()
+    return loss.detach(), torch.tensor([step.norms for step in record.take()])
 
 
 def traffic(world: World) -> None:

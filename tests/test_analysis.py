@@ -289,6 +289,7 @@ class TestCounterexample:
             solve(steps=0)
 
 
+STEPS = 2  # of an epoch: 200 samples in batches of 125
 SMALL = ("epochs=2", "network.layers=4", "data.samples=400", "record_gradients=true")
 
 
@@ -329,10 +330,12 @@ class TestCommand:
         start = HDNN(job.agents, 2, 4, initial="normal", dtype=torch.float64)
         assert sensitivity_table(start, job.test.inputs[:1], [4])[0]["norm"] != pytest.approx(rows[-1]["norm"])
 
-    def test_gradient_norms_were_recorded_for_every_layer(self, run: Path) -> None:
-        rows = [json.loads(line)["gradient_norms"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert [len(row) for row in rows] == [4, 4]
-        assert min(min(row) for row in rows) > 0
+    def test_gradient_norms_were_recorded_for_every_layer_and_step(self, run: Path) -> None:
+        rows = [json.loads(line) for line in (run / "gradients.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == list(range(1, 2 * STEPS + 1))
+        assert {len(row["norms"]) for row in rows} == {4}
+        assert min(min(row["norms"]) for row in rows) > 0
+        assert "norms" not in (run / "metrics.jsonl").read_text()
 
     def test_the_counterexample_and_the_sweep_are_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(analysing, "DEPTHS", (4, 8))
@@ -361,7 +364,7 @@ class TestCommand:
         assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 
     def test_a_job_without_steps_is_analysed_too(self, tmp_path: Path, run: Path) -> None:
-        """A run of no epochs, without records of gradients: no heat map."""
+        """Without records of gradients: no heat map."""
         (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
         job = analysing._trained(run, ALONE)
         save_weights(job.net, job.head, tmp_path / "checkpoints")
@@ -369,7 +372,7 @@ class TestCommand:
         assert not (tmp_path / "gradient_norms.png").exists()
 
 
-@pytest.mark.parametrize("shape", [(0, 4), (3,)])
-def test_a_heat_map_needs_epochs_and_layers(shape: tuple[int, ...], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected \(epochs, layers\)"):
-        draw_gradient_norms(np.zeros(shape), tmp_path / "g.png")
+@pytest.mark.parametrize("shape", [(0, 4), (3,), (2, 4)])
+def test_a_heat_map_needs_steps_and_layers(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"steps \(3,\): expected \(steps, layers\)"):
+        draw_gradient_norms([1, 2, 3], np.zeros(shape), tmp_path / "g.png")

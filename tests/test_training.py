@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from hdnn_dist import CommunicationGraph, connect, place
 from hdnn_dist.regularization import smoothness
+from hdnn_dist.training import gradients as gradients_file
 from hdnn_dist.training import runs
 from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import Config, OptimizerConfig, load_config
+from hdnn_dist.training.gradients import StepGradients
 from hdnn_dist.training.loop import DivergenceError, Epoch, Outcome, Trainer
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
 from hdnn_dist.training.runs import RunFolder
@@ -163,6 +165,40 @@ class TestLoop:
         assert (outcome.epochs[-1].drift is None) == (architecture == "H1-J1")
 
 
+class TestGradientRecord:
+    @staticmethod
+    def seen(*overrides: str) -> tuple[Job, list[StepGradients], list[Tensor]]:
+        """What a run records, and the gradients of the weights after each of its 8 steps, clipped or not."""
+        job, gradients = job_of("record_gradients=true", "dtype=float64", *overrides), []
+        outcome = Trainer(job).run(lambda epoch, step: gradients.append(job.net.weights.grad.clone()), lambda row: None)
+        return job, [step for row in outcome.epochs for step in row.gradients], gradients
+
+    def test_every_layer_of_every_step(self) -> None:
+        _, recorded, gradients = self.seen()
+        assert [step.step for step in recorded] == list(range(1, 9))
+        for step, gradient in zip(recorded, gradients, strict=True):
+            assert step.norms == pytest.approx([layer.norm().item() for layer in gradient])
+
+    def test_before_it_is_clipped(self) -> None:
+        _, recorded, gradients = self.seen("optimizer.clip=1e-3")
+        assert max(map(torch.norm, gradients)) <= 1e-3
+        assert min(max(step.norms) for step in recorded) > 1e-3
+
+    def test_a_long_run_is_thinned_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Evenly, across epochs."""
+        every = self.seen()[1]
+        monkeypatch.setattr(gradients_file, "MOST_STEPS", 3)
+        assert self.seen()[1] == every[::3]
+
+    def test_only_where_it_is_asked_for(self) -> None:
+        _, outcome = train()
+        assert not any(row.gradients for row in outcome.epochs)
+
+    def test_it_sends_nothing_in_a_step(self) -> None:
+        (_, plain), (_, recording) = train(), train("record_gradients=true")
+        assert recording.traffic.messages == plain.traffic.messages
+
+
 class TestOptimizers:
     PEAK = 0.5
 
@@ -291,10 +327,18 @@ class TestRunFolder:
         folder.add(ROW)
         folder.add(dataclasses.replace(ROW, epoch=2))
         lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == [
-            dataclasses.asdict(ROW),
-            {**dataclasses.asdict(ROW), "epoch": 2},
-        ]
+        fields = {name: value for name, value in vars(ROW).items() if name != "gradients"}
+        assert [json.loads(line) for line in lines] == [fields, {**fields, "epoch": 2}]
+
+    def test_a_line_a_recorded_step(self, tmp_path: Path) -> None:
+        """Those of a later epoch come behind the earlier ones."""
+        folder = RunFolder(tmp_path, Config())
+        for step in (1, 2):
+            folder.add(dataclasses.replace(ROW, gradients=[StepGradients(step, [0.5, 0.25])]))
+        lines = (tmp_path / "gradients.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [{"step": step, "norms": [0.5, 0.25]} for step in (1, 2)]
+        RunFolder(tmp_path, Config())
+        assert not (tmp_path / "gradients.jsonl").exists()
 
     @pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])
     def test_a_full_disk_leaves_no_part_of_a_file(

@@ -57,20 +57,25 @@ def draw_singular_values(rows: Rows, path: str | Path, *, title: str = "Singular
     return save(figure, path)
 
 
-def draw_gradient_norms(norms: ArrayLike, path: str | Path, *, title: str = "Gradient norm of every layer") -> Path:
-    """Draw ``norms`` (epochs, layers) as a heat map with a logarithmic colour scale; zeros are left blank.
+def draw_gradient_norms(
+    steps: ArrayLike, norms: ArrayLike, path: str | Path, *, title: str = "Gradient norm of every layer"
+) -> Path:
+    """Draw ``norms`` (steps, layers) as a heat map with a logarithmic colour scale; zeros are left blank.
 
-    Raises ``ValueError`` unless it is a matrix with entries.
+    ``steps``: (steps,) their numbers, evenly spaced. Raises ``ValueError`` for other shapes, or without any entry.
     """
-    values = np.asarray(norms, dtype=float)
-    if values.ndim != 2 or values.size == 0:
-        raise ValueError(f"gradient norms have shape {values.shape}: expected (epochs, layers)")
+    numbers, values = np.asarray(steps, dtype=float), np.asarray(norms, dtype=float)
+    if values.ndim != 2 or values.size == 0 or numbers.shape != values.shape[:1]:
+        raise ValueError(
+            f"gradient norms have shape {values.shape}, steps {numbers.shape}: expected (steps, layers) and (steps,)"
+        )
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     dress(axes, title)
     positive = values[values > 0]
     scale = LogNorm(positive.min(), positive.max()) if positive.size and positive.min() < positive.max() else None
-    extent = (0.5, len(values) + 0.5, -0.5, values.shape[1] - 0.5)
+    apart = numbers[1] - numbers[0] if len(numbers) > 1 else 1.0
+    extent = (numbers[0] - apart / 2, numbers[-1] + apart / 2, -0.5, values.shape[1] - 0.5)
     image = axes.imshow(
         np.where(values > 0, values, np.nan).T,
         extent=extent,
@@ -80,8 +85,8 @@ def draw_gradient_norms(norms: ArrayLike, path: str | Path, *, title: str = "Gra
         cmap="viridis",
         interpolation="nearest",
     )
-    figure.colorbar(image, ax=axes, label="2-norm, last step of the epoch")
-    axes.set(xlabel="epoch", ylabel="layer")
+    figure.colorbar(image, ax=axes, label="2-norm")
+    axes.set(xlabel="training step", ylabel="layer")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return save(figure, path)

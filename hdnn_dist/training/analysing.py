@@ -26,7 +26,7 @@ from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.training.config import load_config
-from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, METRICS, NORMS, VALUES, write_whole
+from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 from hdnn_dist.transport import World
 
 SWEPT = ("H2", "H1-J1", "MLP")
@@ -116,18 +116,15 @@ def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: lis
         draw_norms(table, path / NORMS, title=f"Norm of the BSM: {title}"),
         draw_singular_values(table, path / VALUES, title=f"Singular values of the BSM: {title}"),
     ]
-    gradients = _recorded_gradients(path / METRICS)
-    if gradients:
-        written.append(draw_gradient_norms(gradients, path / GRADIENTS))
+    if (path / GRADIENTS).is_file():
+        written.append(_draw_gradients(path))
     return written
 
 
-def _recorded_gradients(metrics: Path) -> list[list[float]]:
-    """(epochs, layers), empty where the run did not record them."""
-    if not metrics.is_file():
-        return []
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    return [row["gradient_norms"] for row in rows if row.get("gradient_norms")]
+def _draw_gradients(path: Path) -> Path:
+    rows = [json.loads(line) for line in (path / GRADIENTS).read_text(encoding="utf-8").splitlines()]
+    steps, norms = [row["step"] for row in rows], [row["norms"] for row in rows]
+    return draw_gradient_norms(steps, norms, path / HEATMAP)
 
 
 def _sample(net: HDNN) -> torch.Tensor:

@@ -114,7 +114,7 @@ class PenaltyConfig(Section):
 class Config(Section):
     """A whole run. Without a file: 8 agents on a ring, H2, double circles.
 
-    ``record_gradients``: write the norm of the gradient of every layer, once an epoch, to metrics.jsonl;
+    ``record_gradients``: write the norm of the gradient of every layer, step by step, to gradients.jsonl;
     ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch.
     """
 

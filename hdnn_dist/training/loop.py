@@ -11,22 +11,14 @@ import torch
 
 from hdnn_dist.data import batches
 from hdnn_dist.finite import all_finite
-from hdnn_dist.network import HDNN
 from hdnn_dist.regularization import add_smoothness_gradient, add_weight_penalty_gradient
 from hdnn_dist.training.build import Job, Samples
 from hdnn_dist.training.divergence import DivergenceError, diverged
+from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
 from hdnn_dist.transport import Traffic
 
 EVALUATION_BATCH = 500
-
-
-def layer_squares(net: HDNN, gradient: torch.Tensor) -> torch.Tensor:
-    """(layers,) sums of squares of this rank's share of a gradient, float64."""
-    squares = gradient.double().square()
-    if net.plan.alike:
-        return squares.sum((1, 2))
-    return torch.stack([net.plan.weights(squares, layer).sum() for layer in range(net.layers)])
 
 
 def _totals(results: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
@@ -48,8 +40,7 @@ class Score:
 class Epoch:
     """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches.
 
-    ``gradient_norms``: of every layer, over all its weights, in the last step of the epoch and before it is clipped;
-    ``None`` unless the config asks for them.
+    ``gradients``: of its steps, lines of gradients.jsonl; none unless the config asks for them.
     """
 
     epoch: int
@@ -60,7 +51,7 @@ class Epoch:
     learning_rate: float
     seconds: float
     drift: float | None
-    gradient_norms: list[float] | None = None
+    gradients: Sequence[StepGradients] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,8 @@ class Trainer:
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
         self._seconds = 0.0
-        self._recording = False
+        steps = config.epochs * self.steps_per_epoch
+        self._record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
 
     def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
         """Train for the epochs of the config.
@@ -120,13 +112,12 @@ class Trainer:
         order = batches(len(self.job.train), config.batch_size, config.seed, epoch)
         for step, index in enumerate(order):
             self._at = f"epoch {epoch + 1}, step {step + 1}"
-            self._recording = config.record_gradients and step == self.steps_per_epoch - 1
             results.append((len(index), *self._step(torch.as_tensor(index, device=device))))
             on_step(epoch, step)
         loss_sum, correct = _totals(results)
         self._seconds += time.perf_counter() - began
         self._traffic = self.job.agents.ledger.traffic()
-        gradient_norms = self._gradient_norms() if config.record_gradients else None
+        gradients = [] if self._record is None else self._record.take()
         score = self.evaluate(self.job.test)
         self._check_epoch(epoch, loss_sum + score.loss)
         return Epoch(
@@ -138,7 +129,7 @@ class Trainer:
             learning_rate=float(self.schedule.get_last_lr()[0]),
             seconds=self._seconds,
             drift=self.job.net.drift,
-            gradient_norms=gradient_norms,
+            gradients=gradients,
         )
 
     def _check_epoch(self, epoch: int, losses: float) -> None:
@@ -163,10 +154,6 @@ class Trainer:
         for index in torch.arange(len(self.job.test), device=last.device).split(EVALUATION_BATCH):
             yield self.job.test.batch(index)[0]
 
-    def _gradient_norms(self) -> list[float]:
-        """(layers,) of the step that was recorded; each rank's share of the squares is summed along the tree."""
-        return self.job.head.everyone.sum(self._squares).sqrt().tolist()
-
     def _step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the optimiser; the mean loss of the batch, and the number of its samples that were right."""
         job, penalties, clip = self.job, self.job.config.penalties, self.job.config.optimizer.clip
@@ -185,8 +172,8 @@ class Trainer:
         self._last = x, y.detach()
         if job.config.check_finite:
             self._check_step(loss)
-        if self._recording and job.net.weights.grad is not None:
-            self._squares = layer_squares(job.net, job.net.weights.grad)
+        if self._record is not None:
+            self._record.add()
         if clip is not None:
             clip_gradients(self.parameters, clip, job.head.everyone)
         self.optimizer.step()

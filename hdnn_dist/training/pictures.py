@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ def draw_run(job: Job, epochs: list[Epoch], folder: Path) -> list[Path]:
         return []
     pictures = [_draw_agents(job, folder / GRAPH), _draw_pattern(job, folder / SPARSITY)]
     if epochs:
-        pictures.append(draw_curves([asdict(row) for row in epochs], folder / CURVES))
+        pictures.append(draw_curves([vars(row) for row in epochs], folder / CURVES))
     if plane is not None:
         pictures.append(plane.draw(folder / DECISION))
     return pictures

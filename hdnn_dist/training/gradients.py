@@ -1,0 +1,60 @@
+"""The gradient norm of every layer, step by step: what shows where in a network learning stops."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hdnn_dist.network import HDNN
+from hdnn_dist.tree import Tree
+
+MOST_STEPS = 2000  # of a run; a picture shows no more
+
+
+@dataclass(frozen=True)
+class StepGradients:
+    """``norms``: (layers,) of the gradient of all weights of a layer, before it is clipped; ``step`` counts from 1."""
+
+    step: int
+    norms: list[float]
+
+
+class GradientRecord:
+    """Records ``steps`` steps of training; of more than ``MOST_STEPS`` the first of every 2, 3, ... alike.
+
+    Each rank keeps the sums of squares of its own agents, which are summed along the tree when they are taken.
+    """
+
+    def __init__(self, net: HDNN, tree: Tree, steps: int) -> None:
+        self._net, self._tree = net, tree
+        self._every = max(math.ceil(steps / MOST_STEPS), 1)
+        self._step = 0
+        self._squares: dict[int, Tensor] = {}
+
+    def add(self) -> None:
+        """Look at the gradient of one more step. Needs no message, and does not wait for an accelerator."""
+        gradient = self._net.weights.grad
+        assert gradient is not None
+        if self._step % self._every == 0:
+            self._squares[self._step + 1] = layer_squares(self._net, gradient)
+        self._step += 1
+
+    def take(self) -> list[StepGradients]:
+        """Those since the last time, the same on every rank, which all have to call it: one sum along the tree."""
+        if not self._squares:
+            return []
+        norms = self._tree.sum(torch.stack(list(self._squares.values()))).sqrt().tolist()
+        taken = [StepGradients(step, row) for step, row in zip(self._squares, norms, strict=True)]
+        self._squares.clear()
+        return taken
+
+
+def layer_squares(net: HDNN, gradient: Tensor) -> Tensor:
+    """(layers,) sums of squares of this rank's share of a gradient, float64."""
+    squares = gradient.double().square()
+    if net.plan.alike:
+        return squares.sum((1, 2))
+    return torch.stack([net.plan.weights(squares, layer).sum() for layer in range(net.layers)])
