@@ -298,6 +298,13 @@ def command(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
+def shown(*arguments: str) -> list[str]:
+    """The lines that an analysis prints."""
+    result = CliRunner().invoke(cli.app, ("analyze", *arguments), catch_exceptions=False)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout.splitlines()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that recorded its gradients, and its analysis."""
@@ -320,6 +327,20 @@ class TestCommand:
             assert 1 <= row["norm"] <= 10 ** row["log10_upper_bound"]
             assert row["symplectic_residual"] < 1e-14
             assert row["smallest_singular_value"] * row["norm"] == pytest.approx(1)
+
+    def test_the_table_is_printed(self, run: Path) -> None:
+        """With the figures of analysis.json, the residual of single layers, and the files."""
+        head, _, *body, layers = [line for line in shown(str(run)) if not line.startswith("/")]
+        names = ["j", "norm", "smallest singular value", "lower bound", "log10 upper bound", "symplectic residual"]
+        assert [cell.strip() for cell in head.strip("|").split("|")] == names
+        for line, row in zip(body, json.loads((run / "analysis.json").read_text())["table"], strict=True):
+            cells = [float(cell) for cell in line.strip("|").split("|")]
+            assert cells == pytest.approx([row[name.replace(" ", "_")] for name in names], rel=0.01)
+        assert layers.startswith("symplectic residual of single layers: at most")
+        assert sum(Path(line).is_file() for line in shown(str(run))) == 4
+
+    def test_a_deep_run_gets_a_short_table(self) -> None:
+        assert len(spread(4096, analysing.MOST_ROWS)) == 12
 
     def test_the_table_is_that_of_the_trained_weights(self, run: Path) -> None:
         """Not of those at the start: training changed the norms."""
@@ -368,7 +389,9 @@ class TestCommand:
         (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
         job = analysing._trained(run, ALONE)
         save_weights(job.net, job.head, tmp_path / "checkpoints")
-        assert command("analyze", str(tmp_path)) == (0, "")
+        hints = [line for line in shown(str(tmp_path)) if "heat map" in line]
+        assert len(hints) == 1
+        assert "--set record_gradients=true" in hints[0]
         assert not (tmp_path / "gradient_norms.png").exists()
 
 

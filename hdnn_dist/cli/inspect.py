@@ -8,11 +8,12 @@ from typing import Annotated
 import torch
 import typer
 
+from hdnn_dist.bench.report import Report
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.cost import layer_cost
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.plots import draw_graph
-from hdnn_dist.training.analysing import analyse_counterexample, analyse_depth, analyse_run
+from hdnn_dist.training.analysing import Analysis, analyse_counterexample, analyse_depth, analyse_run
 from hdnn_dist.training.checking import check_config
 from hdnn_dist.training.config import load_config
 from hdnn_dist.transport import connect
@@ -87,13 +88,19 @@ def analyze(
         folder = run_dir or default_folder(Path(what))
         with connect(transport) as world:
             if what == "counterexample":
-                written = analyse_counterexample(folder) if world.rank == 0 else []
+                found = analyse_counterexample(folder) if world.rank == 0 else Analysis()
             elif what == "depth":
-                written = analyse_depth(folder, world)
+                found = analyse_depth(folder, world)
             else:
-                written = analyse_run(_run_folder(what, run_dir), world)
-        for path in written:
-            console.print(str(path))
+                found = analyse_run(_run_folder(what, run_dir), world)
+        _show(found)
+
+
+def _show(found: Analysis) -> None:
+    if found.rows:
+        console.print(Report(list(found.rows)).table())
+    for line in (*found.notes, *found.written):
+        console.print(str(line))
 
 
 def _run_folder(what: str, run_dir: Path | None) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,28 @@ from hdnn_dist.training.config import load_config
 from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 from hdnn_dist.transport import World
 
+MOST_ROWS = 12
+SHOWN = ("j", "norm", "smallest_singular_value", "lower_bound", "log10_upper_bound", "symplectic_residual")
+UNRECORDED = "no heat map: the run recorded no gradient norms; train with --set record_gradients=true for one"
 SWEPT = ("H2", "H1-J1", "MLP")
 DEPTHS = tuple(2**power for power in range(2, 13))
 SWEEP_STEP = 0.1
 SWEEP_SEED = 0
 
 
-def analyse_run(path: Path, world: World) -> list[Path]:
+@dataclass(frozen=True)
+class Analysis:
+    """What a command shows: a table, all ``rows`` with the same columns, lines beside it, the files it wrote.
+
+    Nothing on other ranks than the one that writes.
+    """
+
+    written: Sequence[Path] = ()
+    rows: Sequence[dict[str, Any]] = ()
+    notes: Sequence[str] = ()
+
+
+def analyse_run(path: Path, world: World) -> Analysis:
     """Write analysis.json and the pictures into a finished run's folder; every rank calls it, the root's writes.
 
     Everything is computed in float64 at the first sample of the test set, behind a lift at its central pixel: the same
@@ -43,29 +60,34 @@ def analyse_run(path: Path, world: World) -> list[Path]:
     """
     job = _trained(path, world)
     state = _first_state(job)
-    table = sensitivity_table(job.net, state, spread(job.net.layers))
+    table = sensitivity_table(job.net, state, spread(job.net.layers, MOST_ROWS))
     residuals = layer_residuals(job.net, state)
-    written: list[Path] = []
+    found = Analysis()
     with agreed(job.head.everyone):
         if job.is_root:
             written = _write_run(path, job, table, residuals)
-    return written
+            found = Analysis(written, [{name: row[name] for name in SHOWN} for row in table], _notes(path, residuals))
+    return found
 
 
-def analyse_counterexample(path: Path) -> list[Path]:
+def analyse_counterexample(path: Path) -> Analysis:
     """The slowly varying system whose BSM diverges: its numbers and its picture."""
     eps = 0.1
     found = solve(eps)
     _make(path)
     every = max(len(found.t) // 200, 1)
     numbers = {"eps": eps, "t": found.t[::every], "y": found.y[::every], "bsm": found.bsm[::every]}
-    return [
-        _write_json(path / "counterexample.json", {name: np.asarray(part).tolist() for name, part in numbers.items()}),
-        draw_counterexample(found.t, found.y, found.bsm, path / "counterexample.png", eps=eps),
-    ]
+    return Analysis(
+        [
+            _write_json(
+                path / "counterexample.json", {name: np.asarray(part).tolist() for name, part in numbers.items()}
+            ),
+            draw_counterexample(found.t, found.y, found.bsm, path / "counterexample.png", eps=eps),
+        ]
+    )
 
 
-def analyse_depth(path: Path, world: World) -> list[Path]:
+def analyse_depth(path: Path, world: World) -> Analysis:
     """Norms of d y_N / d y_0 for 4 to 4096 layers with random weights on a ring of 8 agents: H2, H1-J1 and the MLP."""
     agents = place(CommunicationGraph.ring(8), world)
     norms = {}
@@ -73,10 +95,12 @@ def analyse_depth(path: Path, world: World) -> list[Path]:
         net = HDNN(agents, 2, DEPTHS[-1], SWEEP_STEP, architecture, SWEEP_SEED, dtype=torch.float64)
         norms[architecture] = depth_sweep(net, _sample(net), DEPTHS)
     if world.rank:
-        return []
+        return Analysis()
     _make(path)
     content = {"graph": agents.graph.name, "step": SWEEP_STEP, "seed": SWEEP_SEED, "layers": DEPTHS, "norms": norms}
-    return [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png")]
+    rows = [{"layers": N, **{name: each[at] for name, each in norms.items()}} for at, N in enumerate(DEPTHS)]
+    written = [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png")]
+    return Analysis(written, rows, ["norm of d y_N / d y_0 of the first N layers"])
 
 
 def _trained(path: Path, world: World) -> Job:
@@ -119,6 +143,16 @@ def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: lis
     if (path / GRADIENTS).is_file():
         written.append(_draw_gradients(path))
     return written
+
+
+def _notes(path: Path, residuals: list[float] | None) -> list[str]:
+    notes = []
+    if residuals is not None:
+        worst = int(np.argmax(residuals))
+        notes.append(f"symplectic residual of single layers: at most {residuals[worst]:.3g}, in layer {worst}")
+    if not (path / GRADIENTS).is_file():
+        notes.append(UNRECORDED)
+    return notes
 
 
 def _draw_gradients(path: Path) -> Path:
