@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import hdnn_dist.analysis.bounds as bounds_file
 import hdnn_dist.analysis.table as table_file
 from hdnn_dist import HDNN, CommunicationGraph, cli, place
 from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.controls import effects
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers, spread
@@ -27,6 +29,7 @@ from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_t
 from hdnn_dist.plots.sensitivity import draw_gradient_norms
 from hdnn_dist.training import analysing
 from hdnn_dist.training.checkpoint import save_weights
+from hdnn_dist.training.controls import CONTROLS, measure
 
 ALL = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")
 RING = CommunicationGraph.ring(4)
@@ -263,6 +266,77 @@ def test_a_large_network_gets_the_same_table_from_estimates(monkeypatch: pytest.
         assert given["singular_values"] is None
 
 
+@pytest.fixture(scope="module")
+def measured() -> dict[str, list[dict[str, Any]]]:
+    """The rows of every control: without it, then weak to strong."""
+    return {control.name: measure(control, ALONE) for control in CONTROLS}
+
+
+def column(rows: list[dict[str, Any]], key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def falls(values: list[float]) -> bool:
+    return all(later < before for before, later in pairwise(values))
+
+
+class TestControls:
+    """Each control does what it says, by the figures of the analysis."""
+
+    def test_the_figures_are_their_formulas(self) -> None:
+        net = network("H1-J1", 5)
+        K, b, _ = net.dense()
+        found = effects(net, torch.cat([sample(0), sample(1)]))
+        assert found["differences"] == pytest.approx(float(K.diff(dim=0).square().sum() + b.diff(dim=0).square().sum()))
+        assert found["weights"] == pytest.approx(float(K.square().sum() + b.square().sum()))
+        norms = [norm(M) for seed in (0, 1) for _, M in exact(net, sample(seed), [5])]
+        assert found["norm"] == pytest.approx(max(norms))
+        assert found["norm"] < 10 ** found["log10_upper_bound"]
+
+    @pytest.mark.parametrize("name", ["smoothness, times h", "smoothness, over h"])
+    def test_smoothness_brings_neighbouring_layers_together(
+        self, name: str, measured: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        """More than it shrinks them, which all others do alike."""
+        rows = measured[name]
+        relative = [row["differences"] / row["weights"] for row in rows]
+        assert falls(column(rows, "differences"))
+        assert falls(relative)
+        assert relative[-1] < 0.2 * relative[0]
+
+    def test_smoothness_over_h_is_that_times_h_by_the_square_of_h(
+        self, measured: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        """h is 0.1."""
+        (*_, times), (_, over, *_) = measured["smoothness, times h"], measured["smoothness, over h"]
+        assert times["strength"] == 100 * over["strength"]
+        assert times["differences"] == pytest.approx(over["differences"], rel=1e-6)
+
+    @pytest.mark.parametrize("name", ["weights penalty", "weight decay"])
+    def test_penalty_and_decay_lower_the_weights_and_the_bound(
+        self, name: str, measured: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        assert falls(column(measured[name], "weights"))
+        assert falls(column(measured[name], "log10_upper_bound"))
+
+    def test_the_projection_keeps_the_bound_under_the_value_that_is_set(
+        self, measured: dict[str, list[dict[str, Any]]]
+    ) -> None:
+        free, *held = measured["projection"]
+        assert free["log10_upper_bound"] > 9
+        for row in held:
+            assert row["log10_upper_bound"] <= math.log10(row["strength"])
+            assert row["norm"] <= row["strength"]
+
+    def test_damping_contracts_where_it_is_strong(self, measured: dict[str, list[dict[str, Any]]]) -> None:
+        """A weak one need not, and the bound, which knows norms of K alone, does not show it."""
+        rows = measured["damping"]
+        assert falls(column(rows, "norm"))
+        assert rows[1]["norm"] > 1
+        assert rows[-1]["norm"] < 1e-3
+        assert falls([-row["log10_upper_bound"] for row in rows])
+
+
 class TestCounterexample:
     def test_the_state_stays_and_the_entries_grow(self) -> None:
         """In proportion to t: twice the time, twice the entries."""
@@ -357,6 +431,15 @@ class TestCommand:
         assert {len(row["norms"]) for row in rows} == {4}
         assert min(min(row["norms"]) for row in rows) > 0
         assert "norms" not in (run / "metrics.jsonl").read_text()
+
+    def test_the_controls_are_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(analysing, "CONTROLS", CONTROLS[-2:])
+        lines = shown("controls", "--run-dir", str(tmp_path))
+        assert {path.name for path in tmp_path.iterdir()} == {"controls.json", "controls.png"}
+        assert [line.split("|")[1].strip() for line in lines[2:10]] == ["projection"] * 4 + ["damping"] * 4
+        assert "damping: network.damping, H1-J1, 256 layers, random" in lines
+        content = json.loads((tmp_path / "controls.json").read_text())["controls"]
+        assert [row["strength"] for row in content[0]["rows"]] == [None, 1000.0, 100.0, 10.0]
 
     def test_the_counterexample_and_the_sweep_are_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(analysing, "DEPTHS", (4, 8))

@@ -12,6 +12,9 @@ With |s'| <= a, every layer multiplies the norm by at most
 and the continuous system, y' = J K^T s(K y + b), by at most exp(Q t) in a time t, Q = a max ||J|| ||K||^2 (Gronwall;
 a max ||K|| where J K^T = I). They hold always and are very loose: bounds, never estimates. The one of the continuous
 system need not bound the network.
+
+They do not show that damping contracts: ||J - gamma I|| grows with gamma, and so do they. No bound from ||K|| alone can
+fall below 1, since a K of any smaller norm is allowed for, and K = 0 makes a layer of H1 the identity.
 """
 
 from __future__ import annotations

@@ -13,7 +13,14 @@ from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported
 from hdnn_dist.cost import layer_cost
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.plots import draw_graph
-from hdnn_dist.training.analysing import Analysis, analyse_counterexample, analyse_depth, analyse_run
+from hdnn_dist.training.analysing import (
+    NAMED,
+    Analysis,
+    analyse_controls,
+    analyse_counterexample,
+    analyse_depth,
+    analyse_run,
+)
 from hdnn_dist.training.checking import check_config
 from hdnn_dist.training.config import load_config
 from hdnn_dist.transport import connect
@@ -71,10 +78,10 @@ def topology(
 
 
 def analyze(
-    what: Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder, 'counterexample' or 'depth'.")],
+    what: Annotated[str, typer.Argument(metavar="RUN", help=f"A finished run's folder, or one of {', '.join(NAMED)}.")],
     transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
     run_dir: Annotated[
-        Path | None, typer.Option(help="Where 'counterexample' and 'depth' write; default runs/NAME-TIME.")
+        Path | None, typer.Option(help=f"Where {', '.join(NAMED)} write; default runs/NAME-TIME.")
     ] = None,
 ) -> None:
     """Show how gradients travel: norms of the sensitivity matrices with their bounds, singular values, gradients.
@@ -82,6 +89,7 @@ def analyze(
     RUN              analysis.json and pictures of a finished run, into its folder
     counterexample   a system whose sensitivity diverges although its state hardly moves
     depth            4 to 4096 layers of H2, H1-J1 and an MLP
+    controls         what smoothness, weight penalty and decay, projection and damping do, weaker and stronger
     """
     with reported():
         torch.set_num_threads(1)
@@ -91,6 +99,8 @@ def analyze(
                 found = analyse_counterexample(folder) if world.rank == 0 else Analysis()
             elif what == "depth":
                 found = analyse_depth(folder, world)
+            elif what == "controls":
+                found = analyse_controls(folder, world)
             else:
                 found = analyse_run(_run_folder(what, run_dir), world)
         _show(found)

@@ -1,4 +1,4 @@
-"""``hdnn-dist analyze``: a run, the counterexample or the depth sweep, as a table in a file and as pictures."""
+"""``hdnn-dist analyze``: a run, the counterexample, the depth sweep or the controls, in a file and as pictures."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_t
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import place
+from hdnn_dist.plots.controls import draw_controls
 from hdnn_dist.plots.sensitivity import (
     draw_counterexample,
     draw_depth,
@@ -28,9 +29,11 @@ from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.training.config import load_config
+from hdnn_dist.training.controls import CONTROLS, measure
 from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 from hdnn_dist.transport import World
 
+NAMED = ("counterexample", "depth", "controls")
 MOST_ROWS = 12
 SHOWN = ("j", "norm", "smallest_singular_value", "lower_bound", "log10_upper_bound", "symplectic_residual")
 UNRECORDED = "no heat map: the run recorded no gradient norms; train with --set record_gradients=true for one"
@@ -103,10 +106,28 @@ def analyse_depth(path: Path, world: World) -> Analysis:
     return Analysis(written, rows, ["norm of d y_N / d y_0 of the first N layers"])
 
 
+def analyse_controls(path: Path, world: World) -> Analysis:
+    """What smoothness, weight penalty and decay, projection and damping do to a small network, weaker and stronger."""
+    tables, networks = [measure(control, world) for control in CONTROLS], [control.network for control in CONTROLS]
+    if world.rank:
+        return Analysis()
+    _make(path)
+    content = [
+        {"key": control.key, "network": network, "settings": control.settings, "rows": rows}
+        for control, network, rows in zip(CONTROLS, networks, tables, strict=True)
+    ]
+    notes = [f"{control.name}: {control.key}, {network}" for control, network in zip(CONTROLS, networks, strict=True)]
+    written = [
+        _write_json(path / "controls.json", {"controls": content}),
+        draw_controls(tables, networks, path / "controls.png"),
+    ]
+    return Analysis(written, [row for rows in tables for row in rows], notes)
+
+
 def _trained(path: Path, world: World) -> Job:
     if not (path / CONFIG).is_file():
         raise ValueError(
-            f"{path} is no run folder, it has no {CONFIG}: give the folder of a run, or 'counterexample' or 'depth'"
+            f"{path} is no run folder, it has no {CONFIG}: give the folder of a run, or one of {', '.join(NAMED)}"
         )
     config = load_config(path / CONFIG, ["dtype=float64"])
     job = build(config, CommunicationGraph.parse(config.graph), world)
