@@ -6,20 +6,17 @@ The penalties are sums over agents, so none needs a message: each rank adds thos
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hdnn_dist.architectures import HalfStep
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.choices import unknown
 from hdnn_dist.forms import Gradient, Skew
-from hdnn_dist.halo import Halo
 from hdnn_dist.network import HDNN
+from hdnn_dist.norms import RowNorms, coupling_norm
 from hdnn_dist.readout import Readout
-from hdnn_dist.tree import Tree
 
 SCALES = ("multiply", "divide")
 MARGIN = 1 - 1e-6  # so that rounding to float32 does not lift a norm above its limit
@@ -69,103 +66,30 @@ class SpectralProjection:
     which gives one limit for ||K|| in every layer: ``limits``, (operators,). What is guaranteed after a call, for all
     inputs: that product is at most ``bound``. It is much more than is needed to keep the Jacobian itself below it.
 
-    Agents need their neighbours only, in one scatter-add and one gather of a number for each K: with r_i at least the
-    norm of agent i's rows, ||K||^2 <= max over blocks k of the sum of r_i^2 over the agents i that read k. The owner of
-    a block sums them, and every agent divides its rows by the worst excess among the blocks that it reads.
-    Biases are left alone. ``ValueError`` for a bound that is not above 1, and for a trained coupling.
+    Agents need their neighbours only, in one scatter-add and one gather of a number for each K: every agent divides its
+    rows by the worst excess among the blocks that it reads, see ``norms``. Biases are left alone. ``ValueError`` for a
+    bound that is not above 1, and for a trained coupling.
     """
 
     def __init__(self, net: HDNN, bound: float) -> None:
         if not 1 < bound < math.inf:
             raise ValueError(f"bound is {bound}: expected a finite number above 1, since the norm of H2 is at least 1")
+        if net._coupling_plan.trained:
+            raise ValueError(
+                "penalties.bound needs a coupling of fixed norm, but this one is trained: fix it, or drop the bound"
+            )
         self.net = net
         self.limits = net.weights.new_tensor(_limits(net, bound, coupling_norm(net)), dtype=torch.float64)
-        together = net.layers if net.plan.alike else 1
-        self._sums = [_ReaderSums(layout, together * net.plan.operators) for layout in net.plan.layouts]
+        self._rows = RowNorms(net)
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Project the weights in place. Every rank has to call it, after each step of the optimiser."""
-        for layout, sums, weights in self._parts():
-            worst = sums.worst(_row_squares(layout, weights))
-            scale = (self.limits[:, None] / worst.sqrt()).clamp_(max=1).to(weights.dtype)
+        for layout, weights, squares in self._rows.parts():
+            scale = (self.limits[:, None] / squares.sqrt()).clamp_(max=1).to(weights.dtype)
             for group in layout.groups:
                 here = scale[..., np.searchsorted(layout.halo.agents.local, group.agents)]
                 group.matrices(weights).mul_(here[..., None, None])
-
-    def _parts(self) -> Iterator[tuple[BlockLayout, _ReaderSums, Tensor]]:
-        """The weights, (layers, operators, size), of the layers that are alike."""
-        plan, weights = self.net.plan, self.net.weights
-        if plan.alike:
-            yield plan.layouts[0], self._sums[0], weights
-            return
-        for layer, number in enumerate(plan.which):
-            yield plan.layouts[number], self._sums[number], plan.weights(weights, layer).unsqueeze(0)
-
-
-def coupling_norm(net: HDNN) -> float:
-    """An upper bound on ||J|| or ||X||, the same on every rank, which all have to call it. 1 where there is none.
-
-    ``ValueError`` where the coupling is trained, so that no bound would last.
-    """
-    plan = net._coupling_plan
-    if plan.trained:
-        raise ValueError(
-            "penalties.bound needs a coupling of fixed norm, but this one is trained: fix it, or drop the bound"
-        )
-    if plan.layout is None:
-        return math.hypot(1, plan.damping) if plan.kind == "canonical" else 1.0
-    weights = net.coupling.unsqueeze(1)
-    worst = _ReaderSums(plan.layout, len(weights)).worst(_row_squares(plan.layout, weights))
-    world = net.agents.world
-    ranks = worst.new_zeros(world.size)
-    ranks[world.rank] = worst.max().sqrt()
-    return float(Tree(net.agents).sum(ranks).max()) + plan.damping
-
-
-class _ReaderSums:
-    """Sums over the agents that read a block, for ``width`` numbers an agent."""
-
-    def __init__(self, layout: BlockLayout, width: int) -> None:
-        agents, pattern = layout.halo.agents, layout.pattern
-        halo = Halo(agents, pattern, np.ones(agents.graph.agents, dtype=np.int64))
-        self._field = halo.field(width, torch.float64)
-        own = agents.owner[pattern.rows] == agents.world.rank
-        device = agents.world.device
-        self._readers = torch.as_tensor(np.searchsorted(agents.local, pattern.rows[own]), device=device)
-        self._blocks = torch.as_tensor(halo.offsets[pattern.columns[own]], device=device)
-
-    def worst(self, numbers: Tensor) -> Tensor:
-        """(layers, operators, local agents) -> the same: for each agent the largest sum among the blocks it reads."""
-        rows = numbers.flatten(0, 1).T
-        field = self._field
-        field.data.zero_().index_add_(0, self._blocks, rows[self._readers])
-        field.scatter_add()
-        field.gather()
-        index = self._readers[:, None].expand(-1, rows.shape[1])
-        worst = torch.zeros_like(rows).scatter_reduce_(0, index, field.data[self._blocks], "amax")
-        return worst.T.unflatten(0, numbers.shape[:2])
-
-
-def _row_squares(layout: BlockLayout, weights: Tensor) -> Tensor:
-    """(layers, operators, size) -> (layers, operators, local agents) float64: above the squared norm of each K_i."""
-    local = layout.halo.agents.local
-    squares = weights.new_empty(*weights.shape[:2], len(local), dtype=torch.float64)
-    for group in layout.groups:
-        squares[..., np.searchsorted(local, group.agents)] = squared_norm_bound(group.matrices(weights).double())
-    return squares
-
-
-def squared_norm_bound(K: Tensor) -> Tensor:
-    """(..., rows, columns) -> (...,): at least ||K||_2^2, at most min(rows, columns)^(1/8) times it.
-
-    The square of the Schatten 16-norm: with G = K K^T, ||K||_2^16 <= trace(G^8) = ||G^4||_F^2.
-    """
-    G = K @ K.mT if K.shape[-2] <= K.shape[-1] else K.mT @ K
-    trace = G.diagonal(dim1=-2, dim2=-1).sum(-1)
-    G = G / trace.clamp_min(torch.finfo(K.dtype).tiny)[..., None, None]
-    fourth = torch.linalg.matrix_power(G, 4)
-    return trace * fourth.square().sum((-2, -1)).pow(1 / 8)
 
 
 def _limits(net: HDNN, bound: float, coupling: float) -> list[float]:

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, connect, place
 from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.controls import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
 from hdnn_dist.halo import Halo
 from hdnn_dist.lift import ConvolutionalLift
+from hdnn_dist.norms import coupling_norm, operator_norms
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
@@ -322,7 +324,8 @@ def sensitivity_checks(world: World) -> None:
             layers = torch.stack(list(single_layers(net, mine)))
             estimated = torch.tensor(extremes(net, mine, 6)[:2], dtype=torch.float64)
             limits = torch.tensor([bounds(net).log_upper(6), bounds(net).log_continuous(6)])
-            found.append((whole, forward, layers, estimated, limits))
+            figures = torch.tensor([*effects(net, mine).values(), coupling_norm(net)])
+            found.append((whole, forward, layers, estimated, limits, figures, operator_norms(net)))
             values = torch.linalg.svdvals(whole)
             assert relative_error(forward[0], whole[1]) < TOLERANCE
             assert torch.allclose(estimated, values[1, [0, -1]], rtol=1e-3)

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import hdnn_dist.analysis.bounds as bounds_file
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
+from hdnn_dist.norms import coupling_norm, operator_norms, squared_norm_bound
 from hdnn_dist.regularization import (
     SpectralProjection,
     add_smoothness_gradient,
     add_weight_penalty_gradient,
-    coupling_norm,
     smoothness,
-    squared_norm_bound,
     weight_penalty,
 )
 from hdnn_dist.training.build import build
@@ -146,6 +146,16 @@ def test_the_norm_bound_of_zero_is_zero() -> None:
     assert squared_norm_bound(torch.zeros(3, 2, 4)).tolist() == [0.0] * 3
 
 
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_norms_found_by_neighbours_are_upper_bounds(name: str) -> None:
+    net = network(name)
+    K, m = net.dense().K, int(net.features.sum()) // 2
+    blocks = {"H2": [(0, 0), (1, 1)], "MS1": [(1, 0)], "MS3": [(1, 0), (0, 1)]}.get(name)
+    parts = [K] if blocks is None else [K[:, r * m : (r + 1) * m, c * m : (c + 1) * m] for r, c in blocks]
+    exact = torch.stack([torch.linalg.matrix_norm(part, 2) for part in parts], dim=1)
+    assert (operator_norms(net) >= exact).all()
+
+
 class TestProjection:
     @pytest.mark.parametrize("scheme", [None, "euler"])
     @pytest.mark.parametrize("name", FAMILY)
@@ -219,6 +229,16 @@ class TestProjection:
         spent = net.agents.ledger.traffic() - start
         directed = 2 * len(TREE.edges)
         assert (spent.messages, spent.bytes) == (2 * directed, 2 * directed * 8 * net.layers * 2)
+
+    @pytest.mark.parametrize("name", FAMILY)
+    def test_the_analysis_of_a_large_network_agrees(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What the projection kept is what the bounds say: they measure norms in one way."""
+        monkeypatch.setattr(bounds_file, "MOST_DENSE_FEATURES", 4)
+        net = network(name)
+        SpectralProjection(net, BOUND)()
+        limits = bounds_file.bounds(net)
+        assert not limits.spectral
+        assert math.exp(limits.log_upper(net.layers)) <= BOUND
 
     @pytest.mark.parametrize("bound", [1.0, 0.5, math.inf, math.nan])
     def test_a_bound_that_cannot_be_kept(self, bound: float) -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.network import HDNN
-from hdnn_dist.tree import Tree
+from hdnn_dist.norms import coupling_norm, operator_norms
 
 MOST_DENSE_FEATURES = 2048
 MOST_DENSE_ENTRIES = 2**25  # of the dense K of all layers: 256 MB
@@ -36,8 +36,8 @@ MOST_DENSE_ENTRIES = 2**25  # of the dense K of all layers: 256 MB
 class Bounds:
     """``log_factors``: (layers,) natural logarithms of the factors above; ``rate``: Q, ``None`` for the MLP.
 
-    ``lower``: 1 where the architecture guarantees it, or ``None``. ``spectral``: whether the norms of K are spectral
-    ones; they are Frobenius norms, which are larger, for a network whose dense matrices would be too large.
+    ``lower``: 1 where the architecture guarantees it, or ``None``. ``spectral``: whether the norms of K are
+    exact; for a network whose dense matrices would be too large they are the bounds of ``norms``, as in the projection.
     """
 
     lower: float | None
@@ -59,7 +59,7 @@ def bounds(net: HDNN) -> Bounds:
     """The bounds of a network; every rank has to call it."""
     n = int(net.features.sum())
     spectral = n <= MOST_DENSE_FEATURES and net.layers * n * n <= MOST_DENSE_ENTRIES
-    K, C = _spectral_norms(net) if spectral else _frobenius_norms(net)
+    K, C = _spectral_norms(net) if spectral else _norms_by_neighbours(net)
     return Bounds(lower_bound(net), _log_factors(net, K, C), _rate(net, K, C), net.step, spectral)
 
 
@@ -112,16 +112,7 @@ def _norms(matrices: Tensor) -> Tensor:
     return torch.linalg.matrix_norm(matrices, 2).double()
 
 
-def _frobenius_norms(net: HDNN) -> tuple[np.ndarray, np.ndarray]:
-    """Upper bounds of the same norms without a dense matrix: one sum along the tree."""
-    tree = Tree(net.agents)
-    weights = net.weights.detach().double()
-    entries = [net.plan.weights(weights, layer)[:, : net.plan.layout(layer).entries] for layer in range(net.layers)]
-    squares = torch.stack([operators.square().sum(-1) for operators in entries])
-    K = tree.sum(squares).sqrt() * (2 if net.architecture.skew else 1)  # K = U - U^T
-    kind, damping = net._coupling_plan.kind, net._coupling_plan.damping
-    if kind in ("identity", "canonical"):
-        C = torch.ones(1, dtype=torch.float64, device=K.device)
-    else:
-        C = tree.sum(net.coupling.detach().double().square().sum(-1)).sqrt() * (2 if kind == "skew" else 1)
-    return K.cpu().numpy(), (C + damping).expand(net.layers).cpu().numpy()
+def _norms_by_neighbours(net: HDNN) -> tuple[np.ndarray, np.ndarray]:
+    """Upper bounds of the same norms, those that the projection keeps, without a dense matrix."""
+    K = operator_norms(net).cpu().numpy()
+    return K, np.full(net.layers, coupling_norm(net))

@@ -1,0 +1,112 @@
+"""Upper bounds of the norms of K and J, found by neighbours alone, without a dense matrix.
+
+With r_i at least the norm of agent i's rows, ||K||^2 <= max over blocks k of the sum of r_i^2 over the agents i that
+read k. The owner of a block sums them, in one scatter-add and one gather of a number for each K.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.halo import Halo
+from hdnn_dist.network import HDNN
+from hdnn_dist.tree import Tree
+
+
+class RowNorms:
+    """For every agent the largest of the sums above, among the blocks that it reads: of every K of a network."""
+
+    def __init__(self, net: HDNN) -> None:
+        self.net = net
+        together = net.layers if net.plan.alike else 1
+        self._sums = [_ReaderSums(layout, together * net.plan.operators) for layout in net.plan.layouts]
+
+    def parts(self) -> Iterator[tuple[BlockLayout, Tensor, Tensor]]:
+        """(layout, weights (layers, operators, size), squares (layers, operators, local agents)) of layers alike.
+
+        Every rank has to take all of them.
+        """
+        plan, weights = self.net.plan, self.net.weights.detach()
+        if plan.alike:
+            yield plan.layouts[0], weights, self._sums[0].worst(_row_squares(plan.layouts[0], weights))
+            return
+        for layer, number in enumerate(plan.which):
+            own = plan.weights(weights, layer).unsqueeze(0)
+            yield plan.layouts[number], own, self._sums[number].worst(_row_squares(plan.layouts[number], own))
+
+
+def operator_norms(net: HDNN) -> Tensor:
+    """(layers, operators) float64, at least ||K||, the same on every rank, which all have to call it."""
+    squares = torch.cat([squares.amax(-1) for _, _, squares in RowNorms(net).parts()])
+    stored = _over_ranks(net, squares).sqrt()
+    return 2 * stored if net.architecture.skew else stored  # K = U - U^T
+
+
+def coupling_norm(net: HDNN) -> float:
+    """At least ||J||, or ||X|| of H2, of every layer; 1 where there is none. Every rank has to call it."""
+    plan = net._coupling_plan
+    if plan.layout is None:
+        return math.hypot(1, plan.damping) if plan.kind == "canonical" else 1.0
+    weights = net.coupling.detach().unsqueeze(1)
+    squares = _ReaderSums(plan.layout, len(weights)).worst(_row_squares(plan.layout, weights))
+    stored = float(_over_ranks(net, squares.amax().reshape(1)).sqrt())
+    return (2 * stored if plan.kind == "skew" else stored) + plan.damping  # J = A - A^T
+
+
+def _over_ranks(net: HDNN, numbers: Tensor) -> Tensor:
+    """The largest of each number among the ranks, by a sum along the tree."""
+    world = net.agents.world
+    ranks = numbers.new_zeros(world.size, *numbers.shape)
+    ranks[world.rank] = numbers
+    return Tree(net.agents).sum(ranks).amax(0)
+
+
+class _ReaderSums:
+    """Sums over the agents that read a block, for ``width`` numbers an agent."""
+
+    def __init__(self, layout: BlockLayout, width: int) -> None:
+        agents, pattern = layout.halo.agents, layout.pattern
+        halo = Halo(agents, pattern, np.ones(agents.graph.agents, dtype=np.int64))
+        self._field = halo.field(width, torch.float64)
+        own = agents.owner[pattern.rows] == agents.world.rank
+        device = agents.world.device
+        self._readers = torch.as_tensor(np.searchsorted(agents.local, pattern.rows[own]), device=device)
+        self._blocks = torch.as_tensor(halo.offsets[pattern.columns[own]], device=device)
+
+    def worst(self, numbers: Tensor) -> Tensor:
+        """(layers, operators, local agents) -> the same: for each agent the largest sum among the blocks it reads."""
+        rows = numbers.flatten(0, 1).T
+        field = self._field
+        field.data.zero_().index_add_(0, self._blocks, rows[self._readers])
+        field.scatter_add()
+        field.gather()
+        index = self._readers[:, None].expand(-1, rows.shape[1])
+        worst = torch.zeros_like(rows).scatter_reduce_(0, index, field.data[self._blocks], "amax")
+        return worst.T.unflatten(0, numbers.shape[:2])
+
+
+def _row_squares(layout: BlockLayout, weights: Tensor) -> Tensor:
+    """(layers, operators, size) -> (layers, operators, local agents) float64: above the squared norm of each K_i."""
+    local = layout.halo.agents.local
+    squares = weights.new_empty(*weights.shape[:2], len(local), dtype=torch.float64)
+    for group in layout.groups:
+        squares[..., np.searchsorted(local, group.agents)] = squared_norm_bound(group.matrices(weights).double())
+    return squares
+
+
+def squared_norm_bound(K: Tensor) -> Tensor:
+    """(..., rows, columns) -> (...,): at least ||K||_2^2, at most min(rows, columns)^(1/8) times it.
+
+    The square of the Schatten 16-norm: with G = K K^T, ||K||_2^16 <= trace(G^8) = ||G^4||_F^2.
+    """
+    G = K @ K.mT if K.shape[-2] <= K.shape[-1] else K.mT @ K
+    trace = G.diagonal(dim1=-2, dim2=-1).sum(-1)
+    G = G / trace.clamp_min(torch.finfo(K.dtype).tiny)[..., None, None]
+    fourth = torch.linalg.matrix_power(G, 4)
+    return trace * fourth.square().sum((-2, -1)).pow(1 / 8)
