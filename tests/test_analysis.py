@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import hdnn_dist.analysis.bounds as bounds_file
 import hdnn_dist.analysis.table as table_file
+import hdnn_dist.plots.sensitivity as sensitivity_plots
 from hdnn_dist import HDNN, CommunicationGraph, cli, place
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.controls import effects
@@ -337,22 +338,90 @@ class TestControls:
         assert falls([-row["log10_upper_bound"] for row in rows])
 
 
+class TestRounding:
+    """Singular values of an MLP fall by decades a layer, below what float64 tells from 0."""
+
+    def test_values_below_rounding_are_not_told(self) -> None:
+        rows = sensitivity_table(network("MLP", 32), sample(), [1, 32])
+        assert rows[0]["smallest_singular_value"] == rows[0]["singular_values"][-1] > 0
+        assert rows[1]["smallest_singular_value"] is rows[1]["singular_values"][-1] is None
+        told = [value for value in rows[1]["singular_values"] if value is not None]
+        assert told[0] == rows[1]["norm"]
+        assert min(told) >= 8 * 2**-52 * rows[1]["norm"]
+
+    def test_nor_are_those_of_lanczos(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(table_file, "MOST_EXACT_FEATURES", 4)
+        (row,) = sensitivity_table(network("MLP", 32), sample(), [32])
+        assert row["smallest_singular_value"] is None
+        assert row["norm"] > 0
+
+    def test_the_small_values_of_h2_are_reciprocals(self) -> None:
+        """However large the norm: those are known without being computed."""
+        (row,) = sensitivity_table(network("H2", 1024, step=0.5), sample(), [1024])
+        assert row["singular_values"][-1] is None
+        assert row["smallest_singular_value"] == 1 / row["norm"]
+
+    def test_a_map_to_zero_has_exact_zeros(self) -> None:
+        net = network("MLP", activation="relu")
+        with torch.no_grad():
+            net.weights[:, :, net.layout.entries :] = -1e3
+        (row,) = sensitivity_table(net, sample(), [16])
+        assert row["singular_values"] == [0.0] * 8
+
+
+def bound_rows(**changed: Any) -> list[dict[str, Any]]:
+    row = {"j": 1, "norm": 2.0, "lower_bound": 1.0, "log10_upper_bound": 1.0, "log10_continuous_bound": None}
+    return [{**row, **changed}, {**row, **changed, "j": 8}]
+
+
+class TestPictures:
+    def test_a_bound_is_named_with_its_digits_where_it_is_small(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        axes = drawn_norms(bound_rows(log10_upper_bound=math.log10(18.3)), tmp_path, monkeypatch)
+        assert "upper bound, last 18.3" in axes.get_legend_handles_labels()[1]
+        axes = drawn_norms(bound_rows(log10_upper_bound=47.0), tmp_path, monkeypatch)
+        assert "upper bound, last 1e47" in axes.get_legend_handles_labels()[1]
+
+    def test_it_ends_above_a_bound_that_is_near(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        near = drawn_norms(bound_rows(log10_upper_bound=math.log10(50.0)), tmp_path, monkeypatch)
+        assert 50 < near.get_ylim()[1] <= 150
+        far = drawn_norms(bound_rows(log10_upper_bound=400.0), tmp_path, monkeypatch)
+        assert far.get_ylim()[1] == pytest.approx(2e4)
+
+
+def drawn_norms(rows: list[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The axes of a picture that was drawn."""
+    figures: list[Any] = []
+    monkeypatch.setattr(sensitivity_plots, "save", lambda figure, path: figures.append(figure) or path)
+    sensitivity_plots.draw_norms(rows, folder / "n.png")
+    return figures[0].axes[0]
+
+
 class TestCounterexample:
-    def test_the_state_stays_and_the_entries_grow(self) -> None:
-        """In proportion to t: twice the time, twice the entries."""
+    def test_the_state_stays_and_all_four_entries_grow(self) -> None:
+        """In proportion to t: twice the time, twice the entries. y stays on log cosh y_1 + log cosh y_2 = H."""
         found = solve(steps=10_000)
-        assert np.abs(found.y).max() <= 1 + 1e-6
-        largest = np.abs(found.bsm).max(axis=(1, 2))
-        half = largest[: len(largest) // 2].max()
-        assert half > 20
-        assert largest.max() / half == pytest.approx(2, rel=0.1)
+        H = np.log(np.cosh(found.y)).sum(axis=1)
+        assert np.abs(H - H[0]).max() < 1e-6
+        assert np.abs(found.y).max() < 1.2
+        entries = np.abs(found.bsm).reshape(-1, 4)
+        half = entries[: len(entries) // 2].max(axis=0)
+        assert half.min() > 10
+        assert entries.max(axis=0) / half == pytest.approx(np.full(4, 2.0), rel=0.1)
+
+    def test_on_an_axis_the_other_column_stays(self) -> None:
+        """grad H = tanh(y(0)) is 0 there, which is why the picture does not start on one."""
+        found = solve(start=(1.0, 0.0), steps=10_000)
+        assert np.abs(found.bsm[:, :, 0]).max() > 40
+        assert np.abs(found.bsm[:, :, 1]).max() < 2
 
     def test_the_matrix_is_the_derivative_of_the_state(self) -> None:
         """By central differences; and it keeps areas."""
         found, eps = solve(until=100, steps=1000), 1e-6
         for column in range(2):
             ahead, behind = (
-                solve(start=tuple(np.array([1.0, 0.0]) + sign * eps * np.eye(2)[column]), until=100, steps=1000)
+                solve(start=tuple(np.array([1.0, 0.5]) + sign * eps * np.eye(2)[column]), until=100, steps=1000)
                 for sign in (1, -1)
             )
             assert np.abs((ahead.y - behind.y) / (2 * eps) - found.bsm[:, :, column]).max() < 1e-6

@@ -23,7 +23,8 @@ def sensitivity_table(net: HDNN, x: Tensor, distances: Sequence[int]) -> list[di
 
     ``norm``, ``smallest_singular_value``, ``lower_bound``, ``log10_upper_bound``, ``log10_continuous_bound``,
     ``symplectic_residual``, ``singular_values``. The last two need the whole matrix: ``None`` for more than 256
-    features, where norms come from Lanczos. Every rank has to call it, and gets the same.
+    features, where norms come from Lanczos. A singular value that is lost in the rounding of the largest is ``None``.
+    Every rank has to call it, and gets the same.
     """
     limits = bounds(net)
     small = int(net.features.sum()) <= MOST_EXACT_FEATURES
@@ -48,16 +49,16 @@ def depth_sweep(net: HDNN, x: Tensor, depths: Sequence[int]) -> list[float]:
 
 
 def _exact_rows(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[dict[str, Any]]:
-    J = form(net)
+    J, paired = form(net), has_reciprocal_values(net)
     for j, M in exact(net, x, distances):
         values = torch.linalg.svdvals(M).tolist()
+        seen = [_above_rounding(value, values[0], net) for value in values]
         yield {
             "j": j,
             "norm": values[0],
-            # rounding of large entries hides small values
-            "smallest_singular_value": 1 / values[0] if has_reciprocal_values(net) else values[-1],
+            "smallest_singular_value": 1 / values[0] if paired else seen[-1],
             "symplectic_residual": None if J is None else residual(M, J),
-            "singular_values": values,
+            "singular_values": seen,
         }
 
 
@@ -68,10 +69,16 @@ def _estimated_rows(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[
         yield {
             "j": j,
             "norm": found.norm,
-            "smallest_singular_value": 1 / found.norm if paired else found.smallest,
+            "smallest_singular_value": 1 / found.norm if paired else _above_rounding(found.smallest, found.norm, net),
             "symplectic_residual": None,
             "singular_values": None,
         }
+
+
+def _above_rounding(value: float | None, norm: float, net: HDNN) -> float | None:
+    """A singular value that the rounding of a matrix of this norm does not hide, else ``None``."""
+    size = int(net.features.sum()) * torch.finfo(net.weights.dtype).eps * norm
+    return None if value is None or value < size else value
 
 
 def _limits(limits: Bounds, j: int) -> dict[str, float | None]:

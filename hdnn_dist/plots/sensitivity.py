@@ -18,6 +18,8 @@ from hdnn_dist.plots.style import PALETTE, dress, save
 SIZE = (7.2, 4.8)  # inches
 FLOOR = 1e-30  # what is smaller is drawn here
 ROOM = 1e4  # bounds leave the picture where they are so many times the largest norm
+HIGHEST = 200.0  # power of 10 that an axis can take
+BOUNDS = ("log10_upper_bound", "log10_continuous_bound")
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -34,26 +36,33 @@ def draw_norms(rows: Rows, path: str | Path, *, title: str = "Norm of the BSM") 
         axes.axhline(rows[-1]["lower_bound"], color=PALETTE[2], linewidth=1.2, label="lower bound 1")
     _draw_bound(axes, rows, "log10_upper_bound", "upper bound", PALETTE[1], "--")
     _draw_bound(axes, rows, "log10_continuous_bound", "exp(Q t), continuous time", PALETTE[6], ":")
-    axes.set_ylim(max(min(norm.min(), 1.0), FLOOR) / 3, max(norm.max(), 1.0) * ROOM)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    axes.set_ylim(max(min(norm.min(), 1.0), FLOOR) / 3, _highest(rows))
+    _legend_below(figure)
     return save(figure, path)
 
 
 def draw_singular_values(rows: Rows, path: str | Path, *, title: str = "Singular values of the BSM") -> Path:
     """Draw the singular values of d y_N / d y_{N-j} against j: all where the rows have ``singular_values``, else the
-    largest, ``norm``, and the ``smallest_singular_value`` (or None)."""
+    largest, ``norm``, and the ``smallest_singular_value`` (or None).
+
+    Those that are None are lost in rounding: they are not drawn.
+    """
     figure, axes = _log_figure(title, "layers back from the output, j", "singular value")
     for row in rows:
-        values = row.get("singular_values") or [v for v in (row["norm"], row["smallest_singular_value"]) if v]
+        every = row.get("singular_values") or (row["norm"], row["smallest_singular_value"])
+        values = [value for value in every if value is not None]
         axes.plot(np.full(len(values), row["j"]), np.maximum(values, FLOOR), "_", color=PALETTE[0], markersize=9)
-    for key, name, colour in (("norm", "largest", PALETTE[1]), ("smallest_singular_value", "smallest", PALETTE[2])):
+    for key, name, colour in (
+        ("norm", "largest", PALETTE[1]),
+        ("smallest_singular_value", "smallest, above rounding", PALETTE[2]),
+    ):
         known = [row for row in rows if row[key] is not None]
         if known:
             axes.plot(
                 _column(known, "j"), np.maximum(_column(known, key), FLOOR), color=colour, linewidth=1.2, label=name
             )
     axes.axhline(1.0, color=PALETTE[6], linewidth=0.8, linestyle=":")
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    _legend_below(figure)
     return save(figure, path)
 
 
@@ -94,22 +103,22 @@ def draw_gradient_norms(
 
 def draw_counterexample(t: ArrayLike, y: ArrayLike, bsm: ArrayLike, path: str | Path, *, eps: float) -> Path:
     """Draw y (times, 2) and the entries of its BSM (times, 2, 2) against t (times,), one above the other."""
-    figure = Figure(figsize=(SIZE[0], 5.6), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    states, entries = np.asarray(y), np.asarray(bsm).reshape(len(np.asarray(t)), 4)
+    figure = Figure(figsize=(SIZE[0], 6.4), layout="constrained")
+    top, *rest = figure.subplots(3, 1, sharex=True)
+    states, entries = np.asarray(y), np.asarray(bsm)
     for number in range(2):
-        upper.plot(t, states[:, number], color=PALETTE[number], linewidth=0.9, label=f"$y_{number + 1}$")
-    for number in range(4):
-        label = f"$M_{{{number // 2 + 1}{number % 2 + 1}}}$"
-        lower.plot(t, entries[:, number], color=PALETTE[(0, 1, 2, 5)[number]], linewidth=0.9, label=label)
-    dress(upper, f"y' = {eps:g} J tanh(y): the state goes round for ever ...")
-    dress(lower, "... and the entries of M = d y(t) / d y(0) grow without bound")
-    lower.set_xlabel("t")
-    for axes in (upper, lower):
+        top.plot(t, states[:, number], color=PALETTE[number], linewidth=0.9, label=f"$y_{number + 1}$")
+    dress(top, f"y' = {eps:g} J tanh(y): the state goes round for ever ...")
+    for column, axes in enumerate(rest):
+        for row in range(2):
+            label = f"$M_{{{row + 1}{column + 1}}}$"
+            axes.plot(t, entries[:, row, column], color=PALETTE[row], linewidth=0.9, label=label)
+        dress(axes, "... and all entries of M = d y(t) / d y(0) grow without bound" if column == 0 else "")
+    rest[1].sharey(rest[0])
+    rest[1].set_xlabel("t")
+    for axes in (top, *rest):
         axes.grid(color="#E3E5E8", linewidth=0.8)
-        low, high = axes.get_ylim()
-        axes.set_ylim(low - 0.2 * (high - low), high)  # a line of room for the legend
-        axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower left")
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, path)
 
 
@@ -125,7 +134,9 @@ def draw_depth(norms: Mapping[str, Sequence[float]], depths: Sequence[int], path
     axes.axhline(1.0, color=PALETTE[6], linewidth=1.0, linestyle=":", label="lower bound of H2")
     if floor <= FLOOR:
         axes.annotate("1e-30 or less", (depths[-1], FLOOR), xytext=(0, 6), textcoords="offset points", ha="right")
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.minorticks_off()
+    _legend_below(figure)
     return save(figure, path)
 
 
@@ -142,10 +153,22 @@ def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([row[key] for row in rows], dtype=float)
 
 
+def _legend_below(figure: Figure) -> None:
+    """Under the axes, where it cannot cover anything."""
+    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+
+
+def _highest(rows: Rows) -> float:
+    """Where the picture ends: above the bounds, or where they have left the norms far behind."""
+    largest = max(_column(rows, "norm").max(), 1.0)
+    bounds = [row[key] for row in rows for key in BOUNDS if row[key] is not None]
+    return float(min(largest * ROOM, 3 * max(largest, 10.0 ** min(max(bounds, default=0.0), HIGHEST))))
+
+
 def _draw_bound(axes: Axes, rows: Rows, key: str, name: str, colour: str, style: str) -> None:
     known = [row for row in rows if row[key] is not None]
     if known:
         exponents = _column(known, key)
-        label = f"{name}, last 1e{exponents[-1]:.0f}"
-        bound = 10.0 ** np.clip(exponents, -300, 300)
-        axes.plot(_column(known, "j"), bound, style, color=colour, linewidth=1.4, label=label)
+        bound = 10.0 ** np.clip(exponents, -HIGHEST, HIGHEST)
+        last = f"{bound[-1]:.3g}" if exponents[-1] < 6 else f"1e{exponents[-1]:.0f}"
+        axes.plot(_column(known, "j"), bound, style, color=colour, linewidth=1.4, label=f"{name}, last {last}")
