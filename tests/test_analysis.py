@@ -83,6 +83,22 @@ class TestExact:
         with pytest.raises(ValueError, match=f"j is {j}: the network has 16 layers"):
             list(exact(network("H2"), sample(), [j]))
 
+    def test_only_one_sample(self) -> None:
+        net, batch = network("H2"), sample().expand(3, -1)
+        for look in (
+            lambda: list(exact(net, batch, [1])),
+            lambda: list(forward_exact(net, batch, [1])),
+            lambda: list(single_layers(net, batch)),
+            lambda: extremes(net, batch, 1),
+        ):
+            with pytest.raises(ValueError, match=r"x has shape \(3, 8\): a BSM is that of one sample.*pass x\[:1\]"):
+                look()
+
+    @pytest.mark.parametrize("function", [exact, forward_exact])
+    def test_no_distance_is_refused(self, function: Any) -> None:
+        with pytest.raises(ValueError, match=r"no j was given: .* such as \[1, 16\]"):
+            list(function(network("H2"), sample(), []))
+
     def test_a_spread_goes_from_one_to_all(self) -> None:
         assert spread(1) == [1]
         assert spread(3) == [1, 2, 3]
@@ -90,15 +106,19 @@ class TestExact:
 
 
 class TestEstimated:
-    @pytest.mark.parametrize("architecture", ALL[:-1])
+    @pytest.mark.parametrize("architecture", ALL)
     @pytest.mark.parametrize("j", [1, 16])
     def test_they_agree_with_the_exact_ones(self, architecture: str, j: int) -> None:
+        """Of 16 layers of an MLP the smallest value is lost in rounding, however it is computed."""
         net = network(architecture)
         ((_, M),) = exact(net, sample(), [j])
         values = torch.linalg.svdvals(M)
         found = extremes(net, sample(), j)
         assert found.norm == pytest.approx(float(values[0]), rel=1e-3)
-        assert found.smallest == pytest.approx(float(values[-1]), rel=1e-3)
+        if values[-1] > 1e-12 * values[0]:
+            assert found.smallest == pytest.approx(float(values[-1]), rel=1e-3)
+        else:
+            assert (architecture, j) == ("MLP", 16)
 
     def test_a_larger_network_takes_fewer_steps_than_it_has_features(self) -> None:
         net = HDNN(place(CommunicationGraph.grid(6, 6), ALONE), 4, 8, 0.2, seed=1, dtype=torch.float64)
@@ -113,6 +133,11 @@ class TestEstimated:
         with torch.no_grad():
             net.weights[:, :, net.layout.entries :] = -1e3  # biases that switch every unit off
         assert extremes(net, sample(), 16)[:2] == (0.0, 0.0)
+
+    @pytest.mark.parametrize("most", [0, -1])
+    def test_it_needs_a_step(self, most: int) -> None:
+        with pytest.raises(ValueError, match=f"most is {most}: expected at least 1 Lanczos step"):
+            extremes(network("H2"), sample(), 1, most=most)
 
     def test_too_few_steps_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="has not converged after 2 Lanczos steps"):

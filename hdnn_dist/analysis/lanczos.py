@@ -37,9 +37,11 @@ def extremes(
 
     A value has converged when its residual is at most ``tolerance`` times itself; at n steps, n the features of all
     agents, both are exact. Where M_j is symplectic and J orthogonal, the smallest is 1/norm, and asking for it here is
-    a waste. Every rank has to call it. Raises ``ValueError`` for a j outside the network, and where not even the
-    norm has converged after ``most`` steps.
+    a waste. Every rank has to call it. Raises ``ValueError`` for a j outside the network, an x of more than one sample,
+    a ``most`` below 1, and where not even the norm has converged after ``most`` steps.
     """
+    if most < 1:
+        raise ValueError(f"most is {most}: expected at least 1 Lanczos step; the default is 256")
     run = _Bidiagonalisation(net, x, j, min(most, int(net.features.sum())))
     while True:
         run.advance()

@@ -22,12 +22,14 @@ CHUNK = 16  # layers that are undone before the state is read again
 class Sensitivity:
     """M_j at one input as a linear map. ``x``: (1, local features), the input of the network, not of layer N - j.
 
-    Every rank has to make it, and to call its products. Raises ``ValueError`` unless 1 <= j <= layers.
+    Every rank has to make it, and to call its products. Raises ``ValueError`` unless 1 <= j <= layers, and for an x of
+    more than one sample.
     """
 
     def __init__(self, net: HDNN, x: Tensor, j: int) -> None:
+        _check(net, x, [j])
         self.net = net
-        self.first = net.layers - _check_distance(net, j)
+        self.first = net.layers - j
         self._starts = _starts(net.layers, [j])
         self._states = _states(net, x, self._starts)
 
@@ -47,9 +49,10 @@ def exact(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[tuple[int,
     """(j, M_j) for every j of ``distances``, ascending; M_j is (n, n) in the dense order, on every rank.
 
     One pass back through the layers with n cotangents, n the features of all agents: for small networks.
-    Every rank has to take all of it. Raises ``ValueError`` unless 1 <= j <= layers.
+    Every rank has to take all of it. Raises ``ValueError`` unless 1 <= j <= layers, without any j, and for an x that is
+    not (1, local features).
     """
-    wanted = {_check_distance(net, j) for j in distances}
+    wanted = _check(net, x, distances)
     starts = _starts(net.layers, sorted(wanted))
     states = _states(net, x, starts)
     collect = _Collector(net)
@@ -65,6 +68,7 @@ def forward_exact(net: HDNN, x: Tensor, depths: Sequence[int]) -> Iterator[tuple
 
     The N-layer networks are the first N layers of this one.
     """
+    _check(net, x, depths)
     collect = _Collector(net)
     change = collect.own_rows(x)
     state, before = x.expand_as(change).contiguous(), 0
@@ -76,6 +80,7 @@ def forward_exact(net: HDNN, x: Tensor, depths: Sequence[int]) -> Iterator[tuple
 
 def single_layers(net: HDNN, x: Tensor) -> Iterator[Tensor]:
     """The Jacobian d y_{j+1} / d y_j of every layer at the state it acts on, first to last; (n, n) as in ``exact``."""
+    _check(net, x, [1])
     collect = _Collector(net)
     every = collect.own_rows(x)
     state = x.expand_as(every).contiguous()
@@ -97,10 +102,17 @@ def spread(distances: int, most: int = 16) -> list[int]:
     return sorted({round(value) for value in np.geomspace(1, distances, most)})
 
 
-def _check_distance(net: HDNN, j: int) -> int:
-    if not 1 <= j <= net.layers:
-        raise ValueError(f"j is {j}: the network has {net.layers} layers, so d y_N / d y_(N-j) exists for 1 to that")
-    return j
+def _check(net: HDNN, x: Tensor, distances: Sequence[int]) -> set[int]:
+    if x.dim() != 2 or len(x) != 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}: a BSM is that of one sample, (1, local features); pass x[:1]")
+    if len(distances) == 0:
+        raise ValueError(f"no j was given: name the layers back from the output, such as [1, {net.layers}]")
+    for j in distances:
+        if not 1 <= j <= net.layers:
+            raise ValueError(
+                f"j is {j}: the network has {net.layers} layers, so d y_N / d y_(N-j) exists for 1 to that"
+            )
+    return set(distances)
 
 
 def _starts(layers: int, distances: Sequence[int]) -> list[int]:
