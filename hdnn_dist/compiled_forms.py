@@ -1,4 +1,4 @@
-"""Forms whose work between two exchanges is one compiled call, for agents that are spread over ranks.
+"""Forms whose work between two exchanges is compiled, for agents that are spread over ranks.
 
 Formulas, exchanges and results are those of the forms they derive from.
 """
@@ -13,16 +13,11 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.architectures import Architecture
-from hdnn_dist.forms import Blocks, Direct, Form, Gradient
+from hdnn_dist.forms import Blocks, Direct, Form, Gradient, Skew, Transposed
 from hdnn_dist.halo import Field
 from hdnn_dist.kernels.compiled_activations import CODES
 from hdnn_dist.kernels.passes import SERIAL
 from hdnn_dist.kernels.tables import Tables, no_tables, schedule_of, tables_of
-
-
-def given(truth: bool) -> bool | None:
-    """What compiled code takes for true and false, so that it can leave out what is false."""
-    return True if truth else None
 
 
 class Compiled(Form):
@@ -37,11 +32,6 @@ class Compiled(Form):
         return schedule_of(self._tables, 1).steps
 
     @cached_property
-    def _responses(self) -> np.ndarray:
-        """The steps without the settling of blocks, which a form that is not a gradient does not need going forward."""
-        return self._steps[self._steps >= 0]
-
-    @cached_property
     def _s(self) -> Tensor:
         return self._rows(self.layout.halo.rows)
 
@@ -52,21 +42,9 @@ class Compiled(Form):
     def _rows(self, count: int) -> Tensor:
         return torch.zeros(count, self.width, dtype=self.dtype)
 
-    def _respond(self, at: Blocks, x: Tensor, f: Tensor) -> None:
-        """s = s(K x + b), and K^T s added to f."""
-        steps, bias = self._steps if self.gradient else self._responses, self.layout.bias_at(at.bias)
-        SERIAL.local_forward(steps, self._tables, at.flat.numpy(), bias, given(self.gradient),
-                             given(not self.gradient), CODES[self.activation.name], x.numpy(), self._s.numpy(),
-                             f.numpy())  # fmt: skip
-
-    def _respond_both(
-        self, at: Blocks, grad: Blocks, rebuild: bool, x: Tensor, u: Tensor, f: Tensor, v: Tensor
-    ) -> None:
-        """s and q, their share in the gradients, K^T s added to f (if ``rebuild``), and K^T q added to v."""
-        bias = self.layout.bias_at(at.bias)
-        SERIAL.local_reverse(self._steps, self._tables, at.flat.numpy(), grad.flat.numpy(), bias,
-                             given(self.gradient), given(not self.gradient), CODES[self.activation.name], rebuild,
-                             x.numpy(), u.numpy(), self._s.numpy(), self._q.numpy(), f.numpy(), v.numpy())  # fmt: skip
+    @cached_property
+    def _code(self) -> int:
+        return CODES[self.activation.name]
 
 
 class CompiledGradient(Compiled, Gradient):
@@ -76,7 +54,8 @@ class CompiledGradient(Compiled, Gradient):
         f = self._result
         x.gather()
         f.data.zero_()
-        self._respond(at, x.data, f.data)
+        SERIAL.local_forward(self._steps, self._tables, at.flat.numpy(), self.layout.bias_at(at.bias), self._code,
+                             x.data.numpy(), self._s.numpy(), f.data.numpy())  # fmt: skip
         f.scatter_add()
         return f.local
 
@@ -88,7 +67,9 @@ class CompiledGradient(Compiled, Gradient):
         entering.copy_(x.data[:, self.width :])
         f.zero_()
         v.zero_()
-        self._respond_both(at, grad, rebuild, state, entering, f, v)
+        SERIAL.local_reverse(self._steps, self._tables, at.flat.numpy(), grad.flat.numpy(),
+                             self.layout.bias_at(at.bias), self._code, rebuild, state.numpy(), entering.numpy(),
+                             self._s.numpy(), self._q.numpy(), f.numpy(), v.numpy())  # fmt: skip
         fv.data[:, -self.width :] = v
         if rebuild:
             fv.data[:, : self.width] = f
@@ -109,37 +90,83 @@ class CompiledGradient(Compiled, Gradient):
         return [self._rows(self.layout.halo.rows + self.layout.halo.halo_rows) for _ in range(4)]
 
 
-class CompiledDirect(Compiled, Direct):
-    """s(K x + b)."""
+class CompiledPointwise(Compiled):
+    """s(L x + b) with L = alpha K + beta K^T: x is gathered for K, rows of K^T x are returned to their owners.
+
+    In reverse L^T takes the same way, with alpha and beta swapped.
+    """
+
+    _leaving: Field
 
     def forward(self, at: Blocks, x: Field) -> Tensor:
-        x.gather()
-        self._respond(at, x.data, self._s)
+        SERIAL.local_response(self._tables, self._code, self._linear_rows(at, x), self._returned)
         return self._s
 
     def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
-        x.gather()
-        v = self._leaving
-        v.data.zero_()
-        self._respond_both(at, grad, False, x.data, self._entering.data, self._s, v.data)
-        v.scatter_add()
+        q, v, G = self._entering, self._leaving, grad.flat.numpy()
+        SERIAL.local_slope(self._tables, G, self.layout.bias_at(at.bias), self._code, self._linear_rows(at, x),
+                           self._returned, q.local.numpy())  # fmt: skip
+        if self.beta:
+            q.gather()
+        SERIAL.local_adjoint(self._tables, at.flat.numpy(), G, self.alpha, self.beta, x.data.numpy(), q.data.numpy(),
+                             v.data.numpy())  # fmt: skip
+        if self.alpha:
+            v.scatter_add()
         return self._s, v.local
 
+    def _linear_rows(self, at: Blocks, x: Field) -> np.ndarray:
+        """alpha K x + b; what comes back of beta K^T x stands in ``_returned``."""
+        w, s = self._leaving, self._s.numpy()
+        if self.alpha:
+            x.gather()
+        if self.beta:
+            w.data.zero_()
+        SERIAL.local_linear(self._tables, at.flat.numpy(), self.layout.bias_at(at.bias), self.alpha, self.beta,
+                            x.data.numpy(), s, w.data.numpy())  # fmt: skip
+        if self.beta:
+            w.scatter_add()
+        return s
 
-COMPILED: dict[type[Form], type[Form]] = {Gradient: CompiledGradient, Direct: CompiledDirect}
+    @cached_property
+    def _returned(self) -> np.ndarray:
+        """Those rows; none where nothing is returned."""
+        return self._leaving.local.numpy() if self.beta else np.empty((0, self.width), dtype=self._s.numpy().dtype)
+
+
+class CompiledDirect(CompiledPointwise, Direct):
+    """s(K x + b)."""
+
+
+class CompiledTransposed(CompiledPointwise, Transposed):
+    """s(-K^T x + b)."""
+
+
+class CompiledSkew(CompiledPointwise, Skew):
+    """s((U - U^T) x + b)."""
+
+
+COMPILED: dict[type[Form], type[Form]] = {
+    Gradient: CompiledGradient,
+    Direct: CompiledDirect,
+    Transposed: CompiledTransposed,
+    Skew: CompiledSkew,
+}
 
 
 def compiled(architecture: Architecture) -> Architecture:
-    """The same architecture with compiled forms, where there are such."""
-    layer = tuple(replace(half, form=COMPILED.get(half.form, half.form)) for half in architecture.layer)
-    return replace(architecture, layer=layer)
+    """The same architecture with compiled forms."""
+    return replace(architecture, layer=tuple(replace(half, form=COMPILED[half.form]) for half in architecture.layer))
 
 
 def compile_forms(gradient: bool, dtype: torch.dtype) -> None:
     """Compile the calls of one kind of form for one type, or read them from the cache, by one over no agent."""
     none, tables = np.zeros(0, dtype=np.int64), no_tables()
     row, rows = torch.zeros(1, dtype=dtype).numpy(), torch.zeros(1, 1, dtype=dtype).numpy()
-    SERIAL.local_forward(none, tables, row, 0, given(gradient), given(not gradient), 0, rows, rows, rows)
-    SERIAL.local_reverse(
-        none, tables, row, row, 0, given(gradient), given(not gradient), 0, True, rows, rows, rows, rows, rows, rows
-    )
+    if gradient:
+        SERIAL.local_forward(none, tables, row, 0, 0, rows, rows, rows)
+        SERIAL.local_reverse(none, tables, row, row, 0, 0, True, rows, rows, rows, rows, rows, rows)
+        return
+    SERIAL.local_linear(tables, row, 0, 1.0, 0.0, rows, rows, rows)
+    SERIAL.local_response(tables, 0, rows, rows)
+    SERIAL.local_slope(tables, row, 0, 0, rows, rows, rows)
+    SERIAL.local_adjoint(tables, row, row, 1.0, 0.0, rows, rows, rows)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.compiled_forms import compile_forms, compiled, given
+from hdnn_dist.compiled_forms import compile_forms, compiled
 from hdnn_dist.kernels.compiled_activations import CODES
 from hdnn_dist.kernels.passes import SERIAL, THREADED, Plan
 from hdnn_dist.kernels.tables import TILE, Schedule, schedule_of
@@ -29,6 +29,11 @@ LANES = 32  # the least number of columns in a tile: two vectors of the widest
 PAGE = 4096  # bytes
 RANGES_PER_THREAD = 4
 WORTH_THREADS = 1 << 20  # products of a half-step on one tile: with fewer, starting threads takes longer than they save
+
+
+def given(truth: bool) -> bool | None:
+    """What compiled code takes for true and false, so that it can leave out what is false."""
+    return True if truth else None
 
 
 def fused(scheme: Scheme, portable: Stepper) -> Propagator:

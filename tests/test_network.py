@@ -390,7 +390,7 @@ def kilobytes(name):
 
 torch.set_num_threads(1)
 layers = int(sys.argv[1])
-net = HDNN(place(CommunicationGraph.ring(8), connect("local")), 16, layers, 1.0 / layers)
+net = HDNN(place(CommunicationGraph.ring(8), connect("local")), 16, layers, 1.0 / layers, sys.argv[2])
 x = torch.randn(4000, net.local_features)
 net.weights.grad = torch.zeros_like(net.weights)
 net(x[:2]).sum().backward()
@@ -403,11 +403,12 @@ print(kilobytes("VmHWM") - before - gradient)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads and resets the peak in /proc")
-def test_activation_memory_does_not_grow_with_depth() -> None:
+@pytest.mark.parametrize("architecture", ["H2", "MS1", "MS3"])
+def test_activation_memory_does_not_grow_with_depth(architecture: str) -> None:
     """Peak resident memory that a pass forward and back adds, in processes of their own, 2048 layers against 64."""
     added = {}
     for layers in (64, 2048):
-        command = [sys.executable, "-c", MEMORY, str(layers)]
+        command = [sys.executable, "-c", MEMORY, str(layers), architecture]
         exact = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # tensors are given back when they are freed
         output = subprocess.run(command, env=exact, capture_output=True, text=True, check=True).stdout
         added[layers] = float(output)

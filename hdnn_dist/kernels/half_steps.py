@@ -87,7 +87,7 @@ def add_linear(out, o, x, tables, k, A, alpha, beta):
 
 
 @njit(**FAST)
-def _set_bias(z, tables, k, b):
+def set_bias(z, tables, k, b):
     """z = b in the rows of agent k; ``b``: the biases of all agents."""
     block = tables.blocks[k]
     for r in range(block.height):
@@ -95,7 +95,7 @@ def _set_bias(z, tables, k, b):
 
 
 @njit(**FAST)
-def _add_totals(G, tables, k, q, scale):
+def add_totals(G, tables, k, q, scale):
     """The gradient of the bias of agent k += scale q, summed over the tile."""
     block = tables.blocks[k]
     for r in range(block.height):
@@ -107,7 +107,7 @@ def gradient_forward(steps, tables, K, b, code, scale, x, s, out):
     """Response: s = s(K x + b). Settling: out += scale K^T s."""
     for step in steps:
         if step >= 0:
-            _set_bias(s, tables, step, b)
+            set_bias(s, tables, step, b)
             add_product(s, tables.blocks[step].row, x, tables, step, K, K.dtype.type(1))
             activate(code, s, tables.blocks[step].row, tables.blocks[step].height)
         else:
@@ -124,12 +124,12 @@ def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo,
         k = step if step >= 0 else ~step
         row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            _set_bias(s, tables, k, b)
+            set_bias(s, tables, k, b)
             add_product(s, row, x, tables, k, K, K.dtype.type(1))
             fill(q, row, rows, K.dtype.type(0))
             add_product(q, row, u, tables, k, K, K.dtype.type(1))
             activate_both(code, s, q, row, rows)
-            _add_totals(G_b, tables, k, q, scale)
+            add_totals(G_b, tables, k, q, scale)
             at = tables.blocks[k]
             outer(G, rows, at.reads_end - at.reads, (q, s), row, (x, u), tables.reads, at.reads, scale)
         else:
@@ -145,7 +145,7 @@ def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, out):
         k = step if step >= 0 else ~step
         row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            _set_bias(s, tables, k, b)
+            set_bias(s, tables, k, b)
             add_linear(s, row, x, tables, k, K, alpha, beta)
             activate(code, s, row, rows)
         else:
@@ -162,11 +162,11 @@ def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, 
         k = step if step >= 0 else ~step
         row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            _set_bias(s, tables, k, b)
+            set_bias(s, tables, k, b)
             add_linear(s, row, x, tables, k, K, alpha, beta)
             copy_rows(q, u, row, rows)
             activate_both(code, s, q, row, rows)
-            _add_totals(G_b, tables, k, q, scale)
+            add_totals(G_b, tables, k, q, scale)
             if alpha != 0:
                 add_outer(G, tables, k, q, x, scale * alpha)
         else:
@@ -194,3 +194,11 @@ def couple_gradient(first, last, tables, G, alpha, beta, f, g):
             add_outer(G, tables, k, g, f, alpha)
         if beta != 0:
             add_outer(G, tables, k, f, g, beta)
+
+
+@njit(**FAST)
+def return_rows(tables, K, scale, x, out):
+    """out += scale K^T x, what the agents here return to every block that they read, their own among them."""
+    if scale != 0:
+        for block in range(len(tables.blocks)):
+            add_adjoint(out, tables.blocks[block].row, x, tables, block, K, scale)

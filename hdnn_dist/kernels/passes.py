@@ -16,7 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from hdnn_dist.kernels.compiled_activations import activate, activate_both
 from hdnn_dist.kernels.half_steps import (
+    add_linear,
+    add_scaled,
+    add_totals,
     couple,
     couple_gradient,
     fill,
@@ -24,6 +28,8 @@ from hdnn_dist.kernels.half_steps import (
     gradient_reverse,
     pointwise_forward,
     pointwise_reverse,
+    return_rows,
+    set_bias,
 )
 from hdnn_dist.kernels.tables import Tables
 from hdnn_dist.kernels.tiles import FAST
@@ -218,28 +224,57 @@ def euler_backward(
             _store(grad_x, grad, plan.place, t * width, schedule)
 
 
-def local_forward(steps, tables, K, bias, gradient, pointwise, code, x, s, f):
-    """F of one rank between two exchanges, added to f; x is a field that has been gathered."""
-    one, zero, b = K.dtype.type(1), K.dtype.type(0), K[bias:]
-    if gradient is not None:
-        gradient_forward(steps, tables, K, b, code, one, x, s, f)
-    if pointwise is not None:
-        pointwise_forward(steps, tables, K, b, code, one, zero, one, x, s, f)
+def local_forward(steps, tables, K, bias, code, x, s, f):
+    """K^T s(K x + b) of one rank between two exchanges, added to f; x is a field that has been gathered."""
+    gradient_forward(steps, tables, K, K[bias:], code, K.dtype.type(1), x, s, f)
 
 
-def local_reverse(steps, tables, K, G, bias, gradient, pointwise, code, rebuild, x, u, s, q, f, v):
-    """F (if ``rebuild``) and dF^T u of one rank between two exchanges, added to f and v; x and u have been gathered."""
-    one, zero, b, G_b = K.dtype.type(1), K.dtype.type(0), K[bias:], G[bias:]
-    again = one if rebuild else zero
-    if gradient is not None:
-        gradient_reverse(steps, tables, K, b, G, G_b, code, one, x, u, s, q, again, f, v)
-    if pointwise is not None:
-        pointwise_reverse(steps, tables, K, b, G, G_b, code, one, zero, one, x, u, s, q, again, f, v)
+def local_reverse(steps, tables, K, G, bias, code, rebuild, x, u, s, q, f, v):
+    """The same (if ``rebuild``) and its reverse for u, added to f and v; x and u have been gathered."""
+    one, again = K.dtype.type(1), K.dtype.type(1 if rebuild else 0)
+    gradient_reverse(steps, tables, K, K[bias:], G, G[bias:], code, one, x, u, s, q, again, f, v)
+
+
+def local_linear(tables, K, bias, alpha, beta, x, z, w):
+    """Of z = L x + b: what this rank knows, z = alpha K x + b, and in w the rows of beta K^T x that it returns."""
+    b, here, there = K[bias:], K.dtype.type(alpha), K.dtype.type(beta)
+    for k in range(tables.agents):
+        set_bias(z, tables, k, b)
+        add_linear(z, tables.blocks[k].row, x, tables, k, K, here, K.dtype.type(0))
+    return_rows(tables, K, there, x, w)
+
+
+def local_response(tables, code, z, w):
+    """z becomes s(z + w), with the rows of w that have come back, if any."""
+    add_scaled(z, w, 0, w.shape[0], z.dtype.type(1))
+    activate(code, z, 0, z.shape[0])
+
+
+def local_slope(tables, G, bias, code, z, w, q):
+    """The same, q becomes s'(z + w) q, and the gradient of b += q."""
+    add_scaled(z, w, 0, w.shape[0], z.dtype.type(1))
+    activate_both(code, z, q, 0, z.shape[0])
+    for k in range(tables.agents):
+        add_totals(G[bias:], tables, k, q, z.dtype.type(1))
+
+
+def local_adjoint(tables, K, G, alpha, beta, x, q, v):
+    """v = beta K q, the rows of alpha K^T q that are returned added, and the gradient of K; q is as x is."""
+    here, there = K.dtype.type(alpha), K.dtype.type(beta)
+    fill(v, 0, v.shape[0], K.dtype.type(0))
+    for k in range(tables.agents):
+        add_linear(v, tables.blocks[k].row, q, tables, k, K, there, K.dtype.type(0))
+    return_rows(tables, K, here, q, v)
+    couple_gradient(0, tables.agents, tables, G, here, there, x, q)
 
 
 PASSES = (
     local_forward,
     local_reverse,
+    local_linear,
+    local_response,
+    local_slope,
+    local_adjoint,
     _load,
     _store,
     _half_step,
