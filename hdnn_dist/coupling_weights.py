@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial, reduce
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from hdnn_dist.architectures import Architecture
 from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.couplings import halves_rows
+from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.halo import Halo, ranges
 from hdnn_dist.initial import COUPLING_STREAM, draw_weights
+from hdnn_dist.layers import Layers
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
 from hdnn_dist.stations import CouplingPlan
@@ -23,7 +27,10 @@ LARGEST_CONDITION = 1e12
 
 @dataclass(frozen=True)
 class Coupled:
-    """The plan of a coupling and its weights: (1 or layers, size) float64, (0, 0) where it has none."""
+    """The plan of a coupling and its weights: (1 or layers, size) float64, (0, 0) where it has none.
+
+    ``size``: of the largest layout; in layers with a smaller one, zeros follow.
+    """
 
     plan: CouplingPlan
     weights: np.ndarray
@@ -34,17 +41,26 @@ Entry = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class CouplingBuilder:
-    """Makes the coupling of one network. ``pattern``: R, inside the graph; ``sizes``: (agents,) rows of its blocks.
+    """Makes the coupling of one network.
 
+    ``layers``: those of K, to whose graphs the coupling keeps; ``pattern``: R, inside all of them, by default each
+    itself. ``ValueError`` for one that is not. ``sizes``: (agents,) rows of the blocks.
     ``order``: for every place of the dense J or X, the row in a state that holds agent after agent.
     """
 
     def __init__(
-        self, agents: Agents, architecture: Architecture, features: np.ndarray, layers: int, pattern: Pattern, seed: int
+        self,
+        agents: Agents,
+        architecture: Architecture,
+        features: np.ndarray,
+        layers: Layers,
+        pattern: Pattern | ArrayLike | None,
+        seed: int,
     ) -> None:
         self.agents, self.architecture, self.layers, self.seed = agents, architecture, layers, seed
         self.features = features
-        self.pattern = pattern
+        self._graphs = [layout.halo.graph for layout in layers.layouts]
+        self._patterns = [self._inside(number, pattern) for number in range(len(self._graphs))]
         self.sizes = architecture.block_sizes(features)
         whole = len(architecture.parts) == 1
         self.order = architecture.dense_rows(features) if whole else np.arange(self.sizes.sum())
@@ -68,7 +84,8 @@ class CouplingBuilder:
             self._check_halves()
             return Coupled(CouplingPlan("canonical", damping=damping), NO_WEIGHTS)
         if given == "J2" and self.is_J:
-            return self._blocks(self._second_canonical, damping)
+            varied = len(set(self._patterns)) > 1
+            return self._blocks([_second_canonical] * (len(self.layers) if varied else 1), damping)
         known = "'J1', 'J2'" if self.is_J else "'I'"
         raise ValueError(f"coupling is {given!r}: {self.architecture.name} takes {known}, 'trained' or a matrix")
 
@@ -103,40 +120,60 @@ class CouplingBuilder:
                 "give it an even number, or use 'J2'"
             )
 
-    def _layout(self, pattern: Pattern) -> BlockLayout:
-        return BlockLayout(Halo(self.agents, pattern, self.sizes), pattern, biases=0)
+    def _inside(self, number: int, pattern: Pattern | ArrayLike | None) -> Pattern:
+        """R in the layers of one layout."""
+        graph = self._graphs[number]
+        try:
+            return graph.pattern(pattern, "R")
+        except ValueError as error:
+            at = "" if graph is self.agents.graph else f"layer {self.layers.which.index(number)}: "
+            raise ValueError(f"{at}{error}") from None
+
+    def _in_all_layers(self) -> Pattern:
+        return reduce(Pattern.within, self._patterns)
+
+    def _layouts(self, patterns: Sequence[Pattern]) -> tuple[BlockLayout, ...]:
+        """A layout of each pattern, whose messages keep to the graph beside it."""
+
+        def layout(pattern: Pattern, graph: CommunicationGraph) -> BlockLayout:
+            return BlockLayout(Halo(self.agents, pattern, self.sizes, graph), pattern, biases=0)
+
+        return tuple(map(cache(layout), patterns, self._graphs))
 
     def _trained(self, damping: float) -> Coupled:
         """X starts at the identity, J at A - A^T with A of variance 1/fan-in."""
         if self.is_J:
-            layout = self._layout(stored_once(self.pattern, "R"))
-            drawn = draw_weights(layout, 1, 1, self.seed, "scaled", stream=COUPLING_STREAM)[:, 0]
-            return Coupled(CouplingPlan("skew", layout, damping, trained=True), drawn)
-        return self._blocks(np.equal, damping, trained=True)
+            layouts = self._layouts([stored_once(self._in_all_layers(), "R")] * len(self._graphs))
+            drawn = draw_weights(layouts[0], 1, 1, self.seed, "scaled", stream=COUPLING_STREAM)[:, 0]
+            return Coupled(CouplingPlan("skew", layouts, damping, trained=True), drawn)
+        return self._blocks([np.equal], damping, trained=True)
 
     def _given(self, matrix: np.ndarray, damping: float) -> Coupled:
         n = int(self.sizes.sum())
         name = "J" if self.is_J else "X"
+        layers = len(self.layers)
         stack = matrix[np.newaxis] if matrix.ndim == 2 else matrix
-        if stack.shape[1:] != (n, n) or (matrix.ndim == 3 and len(stack) != self.layers):
+        if stack.shape[1:] != (n, n) or (matrix.ndim == 3 and len(stack) != layers):
             raise ValueError(
-                f"{name} has shape {matrix.shape}: expected ({n}, {n}), or one for each of the {self.layers} layers"
+                f"{name} has shape {matrix.shape}: expected ({n}, {n}), or one for each of the {layers} layers"
             )
         self._check_mathematics(stack)
         self._refuse_outside_pattern(stack, name)
-        return self._blocks(lambda row, column: stack[:, row, column], damping)
+        return self._blocks([partial(_entries, one) for one in stack], damping)
 
     def _refuse_outside_pattern(self, stack: np.ndarray, name: str) -> None:
         owner = np.repeat(np.arange(len(self.sizes)), self.sizes)[self.order]
-        layers, rows, columns = np.nonzero(stack)
-        outside = np.flatnonzero(~self.pattern.contains(owner[rows], owner[columns]))
-        if outside.size:
-            first = outside[0]
-            i, k = owner[rows[first]], owner[columns[first]]
-            raise ValueError(
-                f"{name} of layer {layers[first]} joins agents {i} and {k}, and block ({i}, {k}) is outside "
-                "the pattern R: set it to zero, or join the agents in the graph"
-            )
+        for number, pattern in enumerate(self._patterns):
+            layers = np.flatnonzero(np.equal(self.layers.which, number))
+            at, rows, columns = np.nonzero(stack[layers] if len(stack) > 1 else stack)
+            outside = np.flatnonzero(~pattern.contains(owner[rows], owner[columns]))
+            if outside.size:
+                first = outside[0]
+                i, k = owner[rows[first]], owner[columns[first]]
+                raise ValueError(
+                    f"{name} of layer {layers[at[first]]} joins agents {i} and {k}, and block ({i}, {k}) is outside "
+                    "the pattern R of that layer: set it to zero, or join the agents in the layer's graph"
+                )
 
     def _check_mathematics(self, stack: np.ndarray) -> None:
         if self.is_J:
@@ -150,18 +187,28 @@ class CouplingBuilder:
                 f"X is singular (condition number {condition:.2g}): only an invertible X keeps gradients alive"
             )
 
-    def _blocks(self, entry: Entry, damping: float, trained: bool = False) -> Coupled:
-        """A coupling from a function of the places of row and column in the dense order."""
-        layout = self._layout(self.pattern)
-        rows, columns, _ = layout.positions()
-        place = np.argsort(self.order)
-        values = np.asarray(entry(place[rows], place[columns]), dtype=np.float64)
-        return Coupled(CouplingPlan("block", layout, damping, trained), np.atleast_2d(values))
+    def _blocks(self, entries: Sequence[Entry], damping: float, trained: bool = False) -> Coupled:
+        """A coupling from functions of the places of row and column in the dense order.
 
-    @staticmethod
-    def _second_canonical(row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """+1 above the diagonal, -1 below."""
-        return np.sign(column - row)
+        One for all layers, which gets the blocks that all of them have, or one for each.
+        """
+        alike = len(entries) == 1
+        layouts = self._layouts([self._in_all_layers()] * len(self._graphs) if alike else self._patterns)
+        place = np.argsort(self.order)
+        places = [(place[rows], place[columns]) for rows, columns, _ in (layout.positions() for layout in layouts)]
+        weights = np.zeros((len(entries), max(layout.size for layout in layouts)))
+        for row, entry, number in zip(weights, entries, self.layers.which, strict=False):
+            row[: layouts[number].size] = entry(*places[number])
+        return Coupled(CouplingPlan("block", layouts, damping, trained), weights)
+
+
+def _entries(matrix: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    return matrix[row, column]
+
+
+def _second_canonical(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """+1 above the diagonal, -1 below."""
+    return np.sign(column - row)
 
 
 def dense_coupling(builder: CouplingBuilder, plan: CouplingPlan, weights: Tensor) -> Tensor:
@@ -176,11 +223,12 @@ def dense_coupling(builder: CouplingBuilder, plan: CouplingPlan, weights: Tensor
         first, second = (rows[np.isin(place[rows], mine)] for rows in halves_rows(builder.features))
         dense[:, place[first], place[second]], dense[:, place[second], place[first]] = -1.0, 1.0
     else:
-        assert plan.layout is not None
-        rows, columns, _ = plan.layout.positions()
-        dense[:, place[rows], place[columns]] += weights
-        if plan.kind == "skew":
-            dense[:, place[columns], place[rows]] -= weights
+        positions = [layout.positions() for layout in plan.layouts]
+        for layer, C in enumerate(weights):
+            rows, columns, _ = positions[builder.layers.which[layer]]
+            dense[layer, place[rows], place[columns]] += C[: len(rows)]
+            if plan.kind == "skew":
+                dense[layer, place[columns], place[rows]] -= C[: len(rows)]
     dense[:, mine, mine] -= plan.damping
     return dense
 

@@ -15,8 +15,8 @@ from hdnn_dist.blocks import BlockLayout
 class Dense(NamedTuple):
     """The whole network as dense matrices, in the order of the formulas: all first halves, then all second halves.
 
-    ``K``: (layers, n, n), ``b``: (layers, n), n = features of all agents. ``J``: (n, n), or (layers, n, n) where it is
-    given per layer; zero where the architecture has J K^T = I.
+    ``K``: (layers, n, n), ``b``: (layers, n), n = features of all agents. ``J``: (n, n), or (layers, n, n) where layers
+    differ; zero where the architecture has J K^T = I.
     """
 
     K: Tensor

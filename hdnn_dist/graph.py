@@ -215,16 +215,16 @@ class CommunicationGraph:
         """S as a dense (agents, agents) array, its diagonal set."""
         return self.pattern().matrix()
 
-    def pattern(self, blocks: Pattern | ArrayLike | None = None) -> Pattern:
+    def pattern(self, blocks: Pattern | ArrayLike | None = None, name: str = "T") -> Pattern:
         """The block pattern S, self-loops included, or ``blocks``, checked to lie inside S.
 
-        ``blocks``: a Pattern, or a dense 0/1 matrix (agents, agents). ValueError if it leaves the graph, or
-        if an agent reads no block.
+        ``blocks``: a Pattern, or a dense 0/1 matrix (agents, agents). ValueError, in which it is called ``name``, if
+        it leaves the graph, or if an agent reads no block.
         """
         if blocks is None:
             return self._pattern
         pattern = blocks if isinstance(blocks, Pattern) else Pattern.from_matrix(blocks)
-        pattern.check_inside(self)
+        pattern.check_inside(self, name)
         return pattern
 
     def check(

@@ -30,7 +30,7 @@ class Halo:
     """Index tables of one pattern for one rank.
 
     ``sizes``: (agents,) rows of every agent's block, zero for agents that take no part. ``graph``: the one that holds
-    while the halo is used, if that is only a part of the agents'.
+    while the halo is used, by default the agents'.
     ``offsets``: (agents,) first buffer row of each block that is present here, -1 for the others.
     """
 
@@ -39,9 +39,10 @@ class Halo:
     ) -> None:
         self.agents = agents
         self.sizes = sizes
+        self.graph = graph or agents.graph
         readers, blocks = pattern.rows, pattern.columns
-        self.gather_route = agents.ledger.route(np.column_stack([blocks, readers]), sizes[blocks], graph)
-        self.scatter_route = agents.ledger.route(np.column_stack([readers, blocks]), sizes[blocks], graph)
+        self.gather_route = agents.ledger.route(np.column_stack([blocks, readers]), sizes[blocks], self.graph)
+        self.scatter_route = agents.ledger.route(np.column_stack([readers, blocks]), sizes[blocks], self.graph)
         outgoing, incoming = self._crossing(readers, blocks)
         self.offsets = np.full(len(sizes), -1)
         present = np.concatenate([agents.local, incoming[:, 1]])

@@ -46,9 +46,10 @@ class HDNN(nn.Module):
     and MS3 by forward Euler instead of their own. ``activation``: a name, or one made by ``activations.custom``.
 
     ``pattern``: the blocks T of every K (default: the graph with self-loops), or one pattern per layer. ``graphs``: for
-    a topology that changes, a graph per layer, each a part of the agents' graph; K_j follows graph j. ``coupling``:
-    X of H2, a matrix in the dense order or "trained"; J of H1, "J1", "J2" (restricted to the graph), a skew matrix, one
-    per layer, or "trained" (A - A^T); ``coupling_pattern``: its blocks R. ``damping``: gamma of J - gamma I, for H1.
+    a topology that changes, a graph per layer, each a part of the agents' graph; K_j and J_j or X_j follow graph j.
+    ``coupling``: X of H2, a matrix in the dense order or "trained"; J of H1, "J1", "J2" (restricted to each layer's
+    graph), a skew matrix, one per layer, or "trained" (A - A^T), on the edges that all layers have;
+    ``coupling_pattern``: its blocks R. ``damping``: gamma of J - gamma I, for H1.
 
     ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
     so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
@@ -99,9 +100,7 @@ class HDNN(nn.Module):
         self.plan = self._plan_layers(pattern, graphs)
         weights = draw_layers(self.plan, seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
-        R = agents.graph.pattern() if coupling_pattern is None else coupling_pattern
-        R.check_inside(agents.graph, name="R")
-        self._couplings = CouplingBuilder(agents, self.architecture, self.features, layers, R, seed)
+        self._couplings = CouplingBuilder(agents, self.architecture, self.features, self.plan, coupling_pattern, seed)
         coupled = self._couplings.build(coupling, damping)
         self._coupling_plan = coupled.plan
         values = torch.as_tensor(coupled.weights, dtype=dtype, device=agents.world.device)

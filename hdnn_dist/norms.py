@@ -51,12 +51,23 @@ def operator_norms(net: HDNN) -> Tensor:
 def coupling_norm(net: HDNN) -> float:
     """At least ||J||, or ||X|| of H2, of every layer; 1 where there is none. Every rank has to call it."""
     plan = net._coupling_plan
-    if plan.layout is None:
+    if not plan.layouts:
         return math.hypot(1, plan.damping) if plan.kind == "canonical" else 1.0
-    weights = net.coupling.detach().unsqueeze(1)
-    squares = _ReaderSums(plan.layout, len(weights)).worst(_row_squares(plan.layout, weights))
+    squares = torch.stack([_largest_sum(layout, weights) for layout, weights in _couplings(net)])
     stored = float(_over_ranks(net, squares.amax().reshape(1)).sqrt())
     return (2 * stored if plan.kind == "skew" else stored) + plan.damping  # J = A - A^T
+
+
+def _couplings(net: HDNN) -> Iterator[tuple[BlockLayout, Tensor]]:
+    """Each layout of the coupling with the weights, (layers, 1, size), of the layers that have it."""
+    weights = net.coupling.detach().unsqueeze(1)
+    which = torch.as_tensor(net.plan.which[: len(weights)], device=weights.device)  # one for all layers, or for each
+    for number in which.unique().tolist():
+        yield net._coupling_plan.layouts[number], weights[which == number]
+
+
+def _largest_sum(layout: BlockLayout, weights: Tensor) -> Tensor:
+    return _ReaderSums(layout, len(weights)).worst(_row_squares(layout, weights)).max()
 
 
 def _over_ranks(net: HDNN, numbers: Tensor) -> Tensor:

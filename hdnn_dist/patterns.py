@@ -86,6 +86,11 @@ class Pattern:
         """The agents that read a block, ascending."""
         return self._flipped.reads(block)
 
+    def within(self, graph: Neighbourhood) -> Pattern:
+        """Its blocks that lie inside a graph, or in another pattern."""
+        inside = graph.contains(self.rows, self.columns)
+        return Pattern(self.agents, self.rows[inside], self.columns[inside])
+
     def transposed(self) -> Pattern:
         """T^T: agent k reads block i where T_ik = 1."""
         return self._flipped

@@ -25,13 +25,18 @@ Parts = dict[str, Tensor]
 class CouplingPlan:
     """What kind of coupling a network has: ``kind`` "identity", "canonical", "block" or "skew".
 
-    ``layout``: of its blocks, if it has any.
+    ``layouts``: of its blocks, if it has any, beside each layout of the layers, whose graph it keeps to.
     """
 
     kind: str = "identity"
-    layout: BlockLayout | None = None
+    layouts: tuple[BlockLayout, ...] = ()
     damping: float = 0.0
     trained: bool = False
+
+    @property
+    def layout(self) -> BlockLayout | None:
+        """The layout of the first layer, and of all where the coupling is one for all layers."""
+        return self.layouts[0] if self.layouts else None
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ class Scheme:
 
 
 class Weights(NamedTuple):
-    """``blocks``: all K and b, as ``Layers`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none."""
+    """``blocks``: all K and b, as ``Layers`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none.
+
+    ``size``: of the largest layout of the coupling; in layers with a smaller one, zeros follow.
+    """
 
     blocks: Tensor
     coupling: Tensor
@@ -72,7 +80,7 @@ class Operands:
 
     def __init__(self, scheme: Scheme, weights: Weights) -> None:
         self._views = LayerViews(scheme.layers, weights.blocks)
-        self._coupling_layout = scheme.coupling.layout
+        self._scheme = scheme
         self._coupling = weights.coupling
 
     def of(self, layer: int, half: HalfStep) -> Blocks:
@@ -82,10 +90,11 @@ class Operands:
 
     def coupling(self, layer: int) -> tuple[Tensor, ...]:
         """The blocks of the coupling, which is one for all layers or one for each."""
-        if self._coupling_layout is None:
+        layouts = self._scheme.coupling.layouts
+        if not layouts:
             return ()
         given = self._coupling[layer if len(self._coupling) > 1 else 0]
-        return tuple(group.matrices(given) for group in self._coupling_layout.groups)
+        return tuple(group.matrices(given) for group in layouts[self._scheme.layers.which[layer]].groups)
 
 
 class Move(NamedTuple):
@@ -98,10 +107,11 @@ class Move(NamedTuple):
 
 
 class Station:
-    """The half-steps of one layout at one width, and the fields of the state for them."""
+    """The half-steps of one layout, by its number, at one width, and the fields of the state for them."""
 
-    def __init__(self, scheme: Scheme, layout: BlockLayout, width: int, dtype: torch.dtype) -> None:
-        self._scheme, self._layout, self._width, self._dtype = scheme, layout, width, dtype
+    def __init__(self, scheme: Scheme, number: int, width: int, dtype: torch.dtype) -> None:
+        self._scheme, self._number, self._width, self._dtype = scheme, number, width, dtype
+        self._layout = scheme.layers.layouts[number]
         self.moves = [self._move(half) for half in scheme.architecture.layer]
 
     @cached_property
@@ -126,10 +136,10 @@ class Station:
             return Identity()
         if plan.kind == "canonical":
             return Canonical(self._scheme.features, like, plan.damping)
-        assert plan.layout is not None
+        layout = plan.layouts[self._number]
         if plan.kind == "skew":
-            return SkewCoupling(plan.layout, self._width, self._dtype, plan.damping)
-        return BlockCoupling(plan.layout, self._width, self._dtype, half.coupled == "CT", plan.damping)
+            return SkewCoupling(layout, self._width, self._dtype, plan.damping)
+        return BlockCoupling(layout, self._width, self._dtype, half.coupled == "CT", plan.damping)
 
 
 class State:

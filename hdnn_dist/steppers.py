@@ -134,7 +134,7 @@ class Stepper(ABC):
     def _tangent_layer(self, number: int, at: Operands, state: State, change: Parts) -> None: ...
 
     def _make_station(self, layout: int) -> Station:
-        return Station(self.scheme, self.scheme.layers.layouts[layout], self.width, self.dtype)
+        return Station(self.scheme, layout, self.width, self.dtype)
 
     def _narrow(self, number: int, state: State, start: Tensor) -> Station:
         """The station of a layer, with the state in its narrow fields; a new state starts from ``start``."""

@@ -88,7 +88,11 @@ def coupling_checks(world: World) -> None:
             check_against_oracle(Problem(graph, features, "H2", coupling=coupling, owner=owner), world)
         graphs = (CommunicationGraph.path(9), CommunicationGraph.ring(9), CommunicationGraph.path(9))
         ring = CommunicationGraph.ring(9)
-        check_against_oracle(Problem(ring, features, "H2", layers=3, graphs=graphs, owner=owner), world)
+        for architecture, coupling in (("H2", None), ("H2", "trained"), ("H1-J2", None), ("H1", "trained")):
+            problem = Problem(ring, features, architecture, graphs=graphs, coupling=coupling, owner=owner)
+            check_against_oracle(problem, world)
+        own = torch.cat([graph_matrix(each, 4, 1) for each in graphs])
+        check_against_oracle(Problem(ring, features, "H1", graphs=graphs, coupling=own - own.mT, owner=owner), world)
         for architecture in ("H2", "MS1", "MS3"):
             check_against_oracle(Problem(graph, features, architecture, scheme="euler", owner=owner), world)
 

@@ -42,15 +42,13 @@ class Problem:
     damping: float = 0.0
     graphs: tuple[CommunicationGraph, ...] | None = None
 
-    @property
-    def joined(self) -> Tensor:
-        """(n, n) bool in the dense order: entries between agents that are neighbours, or one agent."""
-        return expand(self, torch.as_tensor(self.graph.matrix()))
-
     def default_coupling(self) -> Tensor:
-        """J in the dense order, where none is given."""
+        """J in the dense order, where none is given: one for each layer where J2 keeps to a graph per layer."""
         like = torch.empty((), dtype=torch.float64)
-        return oracle.coupling(self.architecture, self.features, self.joined, like)
+        graphs = self.graphs if self.graphs and self.architecture == "H1-J2" else (self.graph,)
+        joined = [expand(self, torch.as_tensor(graph.matrix())) for graph in graphs]
+        each = [oracle.coupling(self.architecture, self.features, one, like) for one in joined]
+        return torch.stack(each) if len(each) > 1 else each[0]
 
     def agents(self, world: World) -> Agents:
         return place(self.graph, world, "auto" if self.owner is None else self.owner)

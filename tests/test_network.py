@@ -18,6 +18,7 @@ from problems import CUSTOM_VALUE, Problem, check_against_oracle, relative_error
 from hdnn_dist import HDNN, CommunicationGraph, activations, connect, place
 from hdnn_dist.network import DriftWarning
 from hdnn_dist.patterns import Pattern
+from hdnn_dist.transport import OffGraphError
 
 WORLD = connect("local")
 DATA = Path(__file__).parent / "data"
@@ -277,6 +278,64 @@ def test_a_graph_per_layer_equals_the_dense_oracle(architecture: str) -> None:
     check_against_oracle(problem, WORLD)
 
 
+def in_graphs(features: int) -> torch.Tensor:
+    """(layers, n, n) random, each inside the graph of its own layer."""
+    return torch.stack([near_identity(graph, features) for graph in CHANGING])
+
+
+def skew(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix - matrix.mT
+
+
+CHANGING_COUPLINGS = {
+    "H1, J per layer": ("H1", skew(in_graphs(4)), 0.1),
+    "H1, one J": ("H1", skew(in_graphs(4)[0] * (in_graphs(4) != 0).all(0)), 0.0),
+    "H1, trained J": ("H1", "trained", 0.2),
+    "H1, J1": ("H1", "J1", 0.0),
+    "H2, X per layer": ("H2", in_graphs(2), 0.0),
+    "H2, trained X": ("H2", "trained", 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING_COUPLINGS)
+def test_a_coupling_keeps_to_the_graph_of_its_layer(name: str) -> None:
+    """As the dense oracle, and on edges of the layer's graph only: the bytes of each layer alone show it."""
+    architecture, coupling, damping = CHANGING_COUPLINGS[name]
+    problem = Problem(
+        UNION, (4,) * 5, architecture, layers=4, graphs=CHANGING, coupling=coupling, damping=damping, store_every=3
+    )
+    if coupling != "J1":
+        check_against_oracle(problem, WORLD)
+    agents = problem.agents(WORLD)
+    net = problem.network(agents)
+    for layer, graph in enumerate(CHANGING):
+        before = agents.ledger.traffic()
+        x = torch.zeros(1, 20, dtype=torch.float64, requires_grad=True)
+        net(x, layers=slice(layer, layer + 1)).sum().backward()
+        used = UNION.edges[(agents.ledger.traffic() - before).edge_bytes > 0]
+        assert graph.contains(*used.T).all()
+        assert len(used) == len(graph.edges)
+
+
+def test_j2_follows_the_graph_of_each_layer() -> None:
+    """Agents 0 and 7 of a ring are not neighbours on a path: J2 must not join them, nor send between them."""
+    ring, path = CommunicationGraph.ring(8), CommunicationGraph.path(8)
+    agents = place(ring, WORLD)
+    J = HDNN(agents, 2, 2, architecture="H1-J2", graphs=[path, ring]).dense().J
+    assert not J[0, :2, 14:].any()
+    assert (J[1, :2, 14:] == 1).all()
+    closed = place(ring, WORLD)
+    HDNN(closed, 2, 2, architecture="H1-J2", graphs=[path, path])(torch.zeros(1, 16))
+    assert not closed.ledger.traffic().edge_bytes[ring.edges[:, 1] - ring.edges[:, 0] == 7].any()
+
+
+def test_the_ledger_refuses_a_coupling_outside_the_graph_of_its_layer() -> None:
+    """Its routes are declared with that graph, so that a slip in the patterns could not go unseen."""
+    builder = HDNN(place(UNION, WORLD), 2, 4, graphs=CHANGING)._couplings
+    with pytest.raises(OffGraphError, match="would leave the graph 'path:5'"):
+        builder._layouts([UNION.pattern()] * len(builder._patterns))
+
+
 def test_a_layer_sends_along_its_own_graph_only() -> None:
     agents = place(UNION, WORLD)
     net = HDNN(agents, 2, 4, graphs=CHANGING)
@@ -319,6 +378,7 @@ def test_a_custom_activation_needs_its_own_derivative() -> None:
         HDNN(place(RING, WORLD), activation=torch.sin)
 
 
+PATH = CommunicationGraph.path(4)
 FAR = torch.zeros(8, 8).index_put((torch.tensor(0), torch.tensor(4)), torch.tensor(1.0))
 WRONG = {
     "odd features": ({"features": 3}, "agent 0 has 3 features, but H2 splits"),
@@ -353,6 +413,22 @@ WRONG = {
     "pattern outside its graph": (
         {"layers": 1, "graphs": [CommunicationGraph.path(4)], "pattern": [RING.pattern()]},
         r"layer 0: T has block \(0, 3\)",
+    ),
+    "J outside the graph of its layer": (
+        {"architecture": "H1", "coupling": skew_on(RING, 2, (2,)), "layers": 2, "graphs": [RING, PATH]},
+        r"J of layer 1 joins agents 0 and 3, and block \(0, 3\) is outside the pattern R of that layer",
+    ),
+    "one J outside the graph of a layer": (
+        {"architecture": "H1", "coupling": skew_on(RING, 2), "layers": 2, "graphs": [RING, PATH]},
+        "J of layer 1 joins agents 0 and 3",
+    ),
+    "X outside the graph of its layer": (
+        {"coupling": near_identity(RING, 1), "layers": 2, "graphs": [PATH, PATH]},
+        "X of layer 0 joins agents 0 and 3",
+    ),
+    "R outside the graph of a layer": (
+        {"coupling": "trained", "coupling_pattern": RING.pattern(), "layers": 2, "graphs": [RING, PATH]},
+        r"layer 1: R has block \(0, 3\), but agents 0 and 3 are not neighbours",
     ),
     "unknown scheme": ({"scheme": "rk4"}, "unknown scheme 'rk4'"),
     "one-sided MS2": (

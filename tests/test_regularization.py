@@ -177,6 +177,15 @@ class TestProjection:
         SpectralProjection(net, BOUND)()
         assert norm(jacobian(net, 0)) <= product_of_half_steps(net) <= BOUND
 
+    def test_a_coupling_counts_in_every_layer(self) -> None:
+        """J2 of a star is larger than J2 of a path, whichever layer has it."""
+        star, path = CommunicationGraph.star(7), CommunicationGraph.path(7)
+        whole = CommunicationGraph.from_edges(np.unique(np.concatenate([path.edges, star.edges]), axis=0))
+        agents = place(whole, connect("local"))
+        nets = [HDNN(agents, 2, 2, architecture="H1-J2", graphs=graphs) for graphs in ([path, star], [star, path])]
+        assert coupling_norm(nets[0]) == coupling_norm(nets[1]) >= max(norm(J) for J in nets[0].dense().J)
+        assert coupling_norm(nets[0]) > coupling_norm(HDNN(place(path, agents.world), 2, 2, architecture="H1-J2"))
+
     def test_damping_counts(self) -> None:
         net = network("H1-J1", damping=3.0)
         SpectralProjection(net, BOUND)()
