@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden import GOLDEN, check_against_published
 from problems import TOLERANCE, Problem, check_against_oracle, check_readout, local_rows, relative_error
 from torch import Tensor
 
@@ -72,6 +73,13 @@ def oracle_checks(world: World) -> None:
             Problem(graph, UNEVEN, architecture, pattern=cut, owner=spread(world, 9, 5), store_every=2), world
         )
         check_against_oracle(Problem(CommunicationGraph.star(8), (4,) * 8, architecture, positions=(3, 2)), world)
+
+
+def published_checks(world: World) -> None:
+    """The authors' code, in float64."""
+    if world.size in WHOLE_FAMILY:
+        for name in GOLDEN:
+            check_against_published(name, world)
 
 
 def coupling_checks(world: World) -> None:
@@ -152,25 +160,28 @@ class _Share(torch.autograd.Function):
 
 def gradcheck(world: World) -> None:
     """torch's own finite differences of the loss, by every input and every weight of every rank: contract 2."""
-    graph = CommunicationGraph.ring(8)
-    agents = place(graph, world)
-    for architecture in architectures(world)[:5]:
-        net = HDNN(agents, 2, 2, 0.4, architecture, dtype=torch.float64)
+    trained = (("H1", "trained"), ("H2", "trained")) if world.size in WHOLE_FAMILY else ()
+    for architecture, coupling in (*((name, None) for name in architectures(world)), *trained):
+        agents = place(CommunicationGraph.path(max(world.size, 3)), world)
+        net = HDNN(agents, 2, 2, 0.4, architecture, coupling=coupling, dtype=torch.float64)
         head = Readout(agents, net, classes=3)
         labels = torch.tensor([0, 2]) if head.tree.is_root else None
+        shapes = {name: part.shape for name, part in net.named_parameters()}
         counts = torch.zeros(world.size, dtype=torch.float64)
-        counts[world.rank] = net.weights.numel()
+        counts[world.rank] = sum(shape.numel() for shape in shapes.values())
         starts = torch.cumsum(torch.cat([counts.new_zeros(1), head.everyone.sum(counts)]), 0).long()
         span = torch.arange(starts[world.rank], starts[world.rank + 1])
-        whole = torch.randn(int(starts[-1]), dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-        x = torch.randn(16, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-        rows = local_rows(agents, (2,) * 8)
+        random = torch.Generator().manual_seed(3)
+        whole = torch.randn(int(starts[-1]), dtype=torch.float64, generator=random)
+        x = torch.randn(2 * agents.graph.agents, 2, dtype=torch.float64, generator=random)
+        rows = local_rows(agents, (2,) * agents.graph.agents)
 
         def loss(theta: Tensor, x: Tensor) -> Tensor:
             share = _Share.apply(theta, span, head.everyone)  # noqa: B023  used in this turn of the loop only
+            parts = share.split([shape.numel() for shape in shapes.values()])  # noqa: B023
+            given = {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}  # noqa: B023
             state = _Share.apply(x, rows, head.everyone).T  # noqa: B023
-            y = torch.func.functional_call(net, {"weights": share.view_as(net.weights)}, (state,))  # noqa: B023
-            return head.loss(y, labels)  # noqa: B023
+            return head.loss(torch.func.functional_call(net, given, (state,)), labels)  # noqa: B023
 
         assert torch.autograd.gradcheck(loss, (whole.requires_grad_(), x.requires_grad_()))
 
@@ -368,9 +379,8 @@ def shared_folder(agents: Agents, own: Path) -> Path:
 
 
 CHECKS = (
-    oracle_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training, projection, traffic,
-    off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks,
-    lift_checks,
+    oracle_checks, published_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training,
+    projection, traffic, off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks, lift_checks,
 )  # fmt: skip
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import oracle
 import pytest
 import torch
+from golden import GOLDEN, check_against_published
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import CUSTOM_VALUE, Problem, check_against_oracle, relative_error
@@ -21,7 +21,6 @@ from hdnn_dist.patterns import Pattern
 from hdnn_dist.transport import OffGraphError
 
 WORLD = connect("local")
-DATA = Path(__file__).parent / "data"
 ARCHITECTURES = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")
 OWN = activations.custom(CUSTOM_VALUE, lambda z: (1 + z.square()) ** -1.5)
 
@@ -63,77 +62,9 @@ def test_equals_the_dense_oracle(problem: Problem) -> None:
     check_against_oracle(problem, WORLD)
 
 
-GOLDEN = {
-    "H1_J1": ("H1-J1", CommunicationGraph.complete(4), 2),
-    "H1_J2": ("H1-J2", CommunicationGraph.complete(4), 2),
-    "H2_ring8": ("H2", CommunicationGraph.ring(8), 2),
-    "H2_full8": ("H2", CommunicationGraph.complete(8), 2),
-    "MS1": ("MS1", CommunicationGraph.complete(4), 2),
-    "MS2": ("MS2", CommunicationGraph.complete(4), 2),
-    "MS3": ("MS3", CommunicationGraph.complete(4), 2),
-}
-
-
-def published(name: str) -> dict[str, torch.Tensor]:
-    """Vectors of the authors' code, K and b dense in the order of our formulas. For H2 their (u, v) is our (q, p)."""
-    with np.load(DATA / f"{name}.npz") as file:
-        vectors = {key: torch.as_tensor(file[key]) for key in file.files}
-    n = vectors["y0"].shape[1]
-    if name == "MS1":
-        return {**vectors, "K": quarters({(1, 0): vectors["K0"], (0, 1): -vectors["K0"].mT})}
-    if name == "MS3":
-        return {**vectors, "K": quarters({(1, 0): vectors["K1"], (0, 1): vectors["K2"]}), **both(vectors, "b")}
-    if name.startswith("H2"):
-        turn = torch.arange(n).roll(n // 2)
-        turned = {key: vectors[key][:, turn] for key in ("y0", "yN", "w", "grad_y0", "b", "grad_b")}
-        return {**vectors, **turned, **{key: vectors[key][:, turn][:, :, turn] for key in ("K", "grad_K")}}
-    return vectors
-
-
-def quarters(blocks: dict[tuple[int, int], torch.Tensor]) -> torch.Tensor:
-    layers, m, _ = next(iter(blocks.values())).shape
-    K = torch.zeros(layers, 2, m, 2, m, dtype=torch.float64)
-    for (row, column), block in blocks.items():
-        K[:, row, :, column] = block
-    return K.view(layers, 2 * m, 2 * m)
-
-
-def both(vectors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    return {key: torch.cat([vectors[f"{key}1"], vectors[f"{key}2"]], 1) for key in (name, f"grad_{name}")}
-
-
-def published_gradient(name: str, vectors: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The gradient of every weight as a matrix that stands where the weight stands in K."""
-    if name == "MS1":
-        return quarters({(1, 0): vectors["grad_K0"]})
-    if name == "MS3":
-        return quarters({(1, 0): vectors["grad_K1"], (0, 1): vectors["grad_K2"]})
-    grad = vectors["grad_K"]
-    return grad - grad.mT if name == "MS2" else grad
-
-
 @pytest.mark.parametrize("name", GOLDEN)
 def test_equals_the_published_implementation(name: str) -> None:
-    """Outputs and gradients of the authors' code, in float64."""
-    vectors, (architecture, graph, features) = published(name), GOLDEN[name]
-    layers, h = len(vectors["K"]), float(vectors["h"])
-    net = HDNN(place(graph, WORLD), features, layers, h, architecture, dtype=torch.float64)
-    net.load_dense(vectors["K"], vectors["b"])
-    K = net.dense().K
-    assert torch.equal(K, vectors["K"])
-    order = torch.argsort(oracle.dense_order((features,) * graph.agents, oracle.halved(architecture)))
-    x = vectors["y0"][:, order].requires_grad_()
-    y = net(x)
-    (vectors["w"][:, order] * y).sum().backward()
-    assert relative_error(y.detach(), vectors["yN"][:, order]) < 1e-10
-    assert relative_error(x.grad, vectors["grad_y0"][:, order]) < 1e-10
-    view = net._dense_views[0]
-    stands = torch.zeros_like(K).flatten(1)
-    expected = published_gradient(name, vectors).flatten(1)
-    for number, entries in enumerate(view._entries):
-        stands[:, entries] = net.weights.grad[:, number, : len(entries)]
-    assert relative_error(stands, expected * (stands != 0)) < 1e-10
-    assert relative_error(net.fill_dense(net.weights.grad)[1], vectors["grad_b"]) < 1e-10
+    check_against_published(name, WORLD)
 
 
 def test_dense_and_load_dense_are_inverse() -> None:
