@@ -84,13 +84,16 @@ def activation(given: str | Activation) -> Activation:
 
 
 def custom(
-    value: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor], name: str = "custom"
+    value: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor] | None = None, name: str = "custom"
 ) -> Activation:
     """An activation from a function of z and its derivative, both elementwise.
 
-    Raises ``ValueError`` where the derivative is not that of the value, by central differences between -3 and 3.
+    Raises ``ValueError`` where one of them is missing or is not elementwise, and where the derivative is not that of
+    the value, by central differences between -3 and 3.
     """
-    if not callable(derivative):
+    if not callable(value):
+        raise ValueError(f"activation {name!r} was given without a value: pass s(z) as a function")
+    if derivative is None or not callable(derivative):
         raise ValueError(f"activation {name!r} was given without a derivative: pass s'(z) as a second function")
     slope = _check_derivative(value, derivative, name)
 
@@ -104,7 +107,9 @@ def custom(
 def _check_derivative(value: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor], name: str) -> float:
     """The largest |s'| that was seen."""
     z = torch.linspace(-3.0, 3.0, 100, dtype=torch.float64)  # 100 points miss zero, where relu-like ones have a kink
+    _check_elementwise(value(z), z, f"value of activation {name!r}")
     given, eps = derivative(z), 1e-6
+    _check_elementwise(given, z, f"derivative of activation {name!r}")
     expected = (value(z + eps) - value(z - eps)) / (2 * eps)
     worst = int((given - expected).abs().argmax())
     if not torch.allclose(given, expected, rtol=1e-4, atol=1e-6):
@@ -113,3 +118,10 @@ def _check_derivative(value: Callable[[Tensor], Tensor], derivative: Callable[[T
             f"slope {expected[worst]:.6g} there: pass the derivative of this value"
         )
     return float(given.abs().max())
+
+
+def _check_elementwise(result: object, z: Tensor, what: str) -> None:
+    if isinstance(result, Tensor) and result.shape == z.shape:
+        return
+    returned = f"a tensor of shape {tuple(result.shape)}" if isinstance(result, Tensor) else repr(result)
+    raise ValueError(f"the {what} is {returned} for a z of shape {tuple(z.shape)}: expected a tensor of that shape")

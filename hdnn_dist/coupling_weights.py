@@ -19,6 +19,7 @@ from hdnn_dist.initial import COUPLING_STREAM, draw_weights
 from hdnn_dist.layers import Layers
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
+from hdnn_dist.quantities import finite, real_array
 from hdnn_dist.stations import CouplingPlan
 
 SKEW_TOLERANCE = 1e-12
@@ -66,7 +67,7 @@ class CouplingBuilder:
         self.order = architecture.dense_rows(features) if whole else np.arange(self.sizes.sum())
         self.is_J = whole
 
-    def build(self, given: str | Tensor | None, damping: float) -> Coupled:
+    def build(self, given: str | Tensor | Sequence[Tensor] | None, damping: float) -> Coupled:
         """From "J1", "J2", "trained", a matrix or one per layer; ``ValueError`` for what cannot be a coupling."""
         if not self.architecture.coupled:
             self._refuse_without_coupling(given, damping)
@@ -74,8 +75,8 @@ class CouplingBuilder:
         self._check_damping(damping)
         if given is None:
             given = self._default()
-        if isinstance(given, Tensor | np.ndarray):
-            return self._given(np.asarray(given, dtype=np.float64), damping)
+        if not isinstance(given, str):
+            return self._given(real_array("J" if self.is_J else "X", given), damping)
         if given == "trained":
             return self._trained(damping)
         if given == "I" and not self.is_J:
@@ -107,8 +108,8 @@ class CouplingBuilder:
             )
 
     def _check_damping(self, damping: float) -> None:
-        if damping < 0:
-            raise ValueError(f"damping is {damping}: expected 0 or more, the gamma of J - gamma I")
+        if not (finite(damping) and damping >= 0):
+            raise ValueError(f"damping is {damping!r}: expected a finite number of 0 or more, the gamma of J - gamma I")
         if damping and not self.is_J:
             raise ValueError("damping needs the whole state in one part: use architecture 'H1' with a coupling J")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 
 from hdnn_dist.blocks import BlockLayout
@@ -80,5 +82,5 @@ def draw_lift(agents: np.ndarray, features: np.ndarray, fan_in: int, seed: int) 
 def _check(initial: str, seed: int) -> None:
     if initial not in INITIALS:
         raise unknown("initial", initial, INITIALS)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed}: expected a whole number from 0 to 2**64 - 1")
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")

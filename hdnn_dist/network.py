@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -25,6 +26,7 @@ from hdnn_dist.layers import Layers, check_graphs, same_layouts
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
 from hdnn_dist.propagators import check_kernel, propagator
+from hdnn_dist.quantities import finite, whole
 from hdnn_dist.stations import Scheme, Weights
 from hdnn_dist.steppers import Propagator
 from hdnn_dist.tree import Tree
@@ -80,8 +82,8 @@ class HDNN(nn.Module):
         initial: str = "scaled",
         pattern: Pattern | Sequence[Pattern] | None = None,
         graphs: Sequence[CommunicationGraph] | None = None,
-        coupling: str | Tensor | None = None,
-        coupling_pattern: Pattern | None = None,
+        coupling: str | Tensor | Sequence[Tensor] | None = None,
+        coupling_pattern: Pattern | ArrayLike | None = None,
         damping: float = 0.0,
         store_every: int = 1,
         dtype: torch.dtype = torch.float32,
@@ -95,8 +97,10 @@ class HDNN(nn.Module):
         self.activation = activation_named(activation)
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
-        _check_positive(layers=layers, step=step, store_every=store_every)
-        self.layers, self.step, self.seed, self.store_every = layers, step, seed, store_every
+        self.layers, self.store_every = whole("layers", layers), whole("store_every", store_every)
+        if not (finite(step) and step > 0):
+            raise ValueError(f"step is {step!r}: expected a finite number greater than 0")
+        self.step, self.seed = step, seed
         self.plan = self._plan_layers(pattern, graphs)
         weights = draw_layers(self.plan, seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
@@ -315,9 +319,3 @@ def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray
             f"agent {agent} has {sizes[agent]} features: every agent needs at least one; leave it out of the graph"
         )
     return sizes
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value}: expected a number greater than 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import oracle
@@ -194,6 +195,15 @@ def test_couplings_equal_the_dense_oracle(name: str) -> None:
     check_against_oracle(Problem(RING, (4,) * 4, architecture, coupling=coupling, damping=damping), WORLD)
 
 
+def test_a_coupling_can_be_a_list_and_its_pattern_an_array() -> None:
+    J, agents = skew_on(RING, 4, (3,)), place(RING, WORLD)
+    nets = [
+        HDNN(agents, 4, 3, architecture="H1", coupling=given, coupling_pattern=RING.matrix())
+        for given in (J, list(J), [J_j.numpy() for J_j in J], J.tolist())
+    ]
+    assert all(torch.equal(net.coupling, nets[0].coupling) for net in nets)
+
+
 CHANGING = (
     CommunicationGraph.path(5),
     CommunicationGraph.star(5),
@@ -305,8 +315,27 @@ def test_a_custom_activation_needs_its_own_derivative() -> None:
         activations.custom(torch.sin, torch.sin, "own")
     with pytest.raises(ValueError, match="without a derivative"):
         activations.custom(torch.sin, None, "own")
+    with pytest.raises(ValueError, match="without a derivative"):
+        activations.custom(torch.sin)
+    with pytest.raises(ValueError, match="without a value"):
+        activations.custom(None, torch.cos)
     with pytest.raises(ValueError, match="which has no derivative"):
         HDNN(place(RING, WORLD), activation=torch.sin)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (lambda z: 1.0, r"the derivative of activation 'own' is 1\.0 for a z of shape \(100,\)"),
+        (lambda z: torch.ones(()), r"is a tensor of shape \(\) for a z"),
+        (lambda z: torch.ones(3), r"is a tensor of shape \(3,\) for a z"),
+    ],
+)
+def test_a_custom_activation_is_elementwise(result: Callable, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        activations.custom(lambda z: z + 0, result, "own")
+    with pytest.raises(ValueError, match=words.replace("derivative", "value")):
+        activations.custom(result, torch.ones_like, "own")
 
 
 PATH = CommunicationGraph.path(4)
@@ -361,6 +390,32 @@ WRONG = {
         {"coupling": "trained", "coupling_pattern": RING.pattern(), "layers": 2, "graphs": [RING, PATH]},
         r"layer 1: R has block \(0, 3\), but agents 0 and 3 are not neighbours",
     ),
+    "fractional layers": ({"layers": 2.5}, "layers is 2.5: expected a whole number"),
+    "layers as text": ({"layers": "3"}, "layers is '3': expected a whole number"),
+    "truth for layers": ({"layers": True}, "layers is True: expected a whole number"),
+    "nothing stored": ({"store_every": 0}, "store_every is 0: expected a whole number"),
+    "infinite step": ({"step": float("inf")}, "step is inf: expected a finite number"),
+    "step as text": ({"step": "0.1"}, "step is '0.1': expected a finite number"),
+    "fractional seed": ({"seed": 0.5}, "seed is 0.5"),
+    "damping of NaN": ({"architecture": "H1-J1", "damping": float("nan")}, "damping is nan: expected a finite"),
+    "infinite damping": ({"architecture": "H1-J1", "damping": float("inf")}, "damping is inf"),
+    "names for graphs": ({"layers": 1, "graphs": ["ring:4"]}, "layer 0 is 'ring:4': expected a CommunicationGraph"),
+    "one graph for graphs": ({"layers": 1, "graphs": RING}, "graphs is CommunicationGraph.*: expected a list"),
+    "J with NaN": ({"architecture": "H1", "coupling": torch.full((8, 8), torch.nan)}, r"J is nan at \(0, 0\)"),
+    "infinite X": ({"coupling": torch.eye(4) * torch.inf}, r"X is inf at \(0, 0\)"),
+    "complex J": ({"architecture": "H1", "coupling": torch.zeros(8, 8) * 1j}, "J holds complex64: expected real"),
+    "J with a gradient": (
+        {"architecture": "H1", "coupling": torch.zeros(8, 8, requires_grad=True)},
+        "J requires a gradient.*: detach it, or use 'trained'",
+    ),
+    "list of different J": (
+        {"architecture": "H1", "coupling": [torch.zeros(8, 8), torch.zeros(7, 7)]},
+        r"J is a list of parts of the shapes \[\(7, 7\), \(8, 8\)\]",
+    ),
+    "empty list of J": ({"architecture": "H1", "coupling": []}, "J is a list of parts of the shapes"),
+    "no matrix": ({"coupling": 3}, r"X has shape \(\): expected \(4, 4\)"),
+    "words for a coupling": ({"coupling": ["I", "I"]}, "X holds <U1: expected real numbers"),
+    "R as an array": ({"coupling": "trained", "coupling_pattern": np.eye(4) + np.eye(4, k=2)}, r"R has block \(0, 2\)"),
     "unknown scheme": ({"scheme": "rk4"}, "unknown scheme 'rk4'"),
     "one-sided MS2": (
         {"architecture": "MS2", "pattern": Pattern.from_pairs(4, [(0, 0), (1, 1), (2, 2), (3, 3), (0, 1)])},
