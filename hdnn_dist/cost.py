@@ -38,10 +38,14 @@ class LayerCost:
 def layer_cost(graph: CommunicationGraph, features: int | list[int] = 2, batch: int = 125, **network: Any) -> LayerCost:
     """The cost of one layer for ``batch`` samples; ``network``: arguments of ``HDNN``, whose default is float32.
 
-    Runs a layer with all agents in this process, forward and backward. ``ValueError`` where ``HDNN`` raises it.
+    ``ValueError`` where ``HDNN`` raises it.
     """
-    agents = place(graph, connect("local"))
-    net = HDNN(agents, features, layers=1, **network)
+    return cost_of(HDNN(place(graph, connect("local")), features, layers=1, **network), batch)
+
+
+def cost_of(net: HDNN, batch: int) -> LayerCost:
+    """The cost of a network of one layer, whose agents are all in this process; runs it forward and backward."""
+    agents = net.agents
     started = _Counts.of(agents)
     y = net(net.weights.new_zeros(batch, net.local_features))
     between = _Counts.of(agents)

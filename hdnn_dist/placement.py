@@ -50,13 +50,17 @@ def place(graph: CommunicationGraph, world: World, method: str | Sequence[int] =
     where it is installed and a rank holds more than one agent, contiguous otherwise), or the rank of each
     agent as a list. Every rank must pass the same. Raises ``ValueError`` when a rank would be left empty.
     """
-    if world.size > graph.agents:
+    return Agents(graph, world, owners(graph, world.size, method))
+
+
+def owners(graph: CommunicationGraph, ranks: int, method: str | Sequence[int] = "auto") -> np.ndarray:
+    """(agents,) the rank of each agent; ``method`` and errors as in ``place``."""
+    if ranks > graph.agents:
         raise ValueError(
-            f"{world.size} ranks were started for {graph.agents} agents: "
+            f"{ranks} ranks were started for {graph.agents} agents: "
             f"every rank needs an agent, so start at most {graph.agents} ranks or use a larger graph"
         )
-    owner = _by_name(graph, world.size, method) if isinstance(method, str) else _by_hand(graph, world.size, method)
-    return Agents(graph, world, owner)
+    return _by_name(graph, ranks, method) if isinstance(method, str) else _by_hand(graph, ranks, method)
 
 
 def _by_name(graph: CommunicationGraph, ranks: int, method: str) -> np.ndarray:

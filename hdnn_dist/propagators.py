@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -79,11 +80,16 @@ def _on_processor(scheme: Scheme, portable: Stepper) -> Propagator | str:
     return stepper
 
 
+@cache
+def _announce() -> None:
+    """Once for a process, which may compile for several kinds of layers."""
+    log.warning("compiling the fused kernel for this machine; this is done once, and kept in a cache")
+
+
 @contextmanager
 def _announced() -> Iterator[None]:
     """Say that the kernel is being compiled, if that takes longer than reading it from the cache."""
-    line = "compiling the fused kernel for this machine; this is done once, and kept in a cache"
-    timer = threading.Timer(QUICK, log.warning, [line])
+    timer = threading.Timer(QUICK, _announce)
     timer.daemon = True
     timer.start()
     try:

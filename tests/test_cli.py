@@ -362,6 +362,13 @@ class TestTopology:
         assert hdnn_dist("topology", "ring:8", "--features", "0").exit_code == 2
 
 
+class TestAnalyze:
+    def test_it_asks_for_what_to_analyze(self) -> None:
+        result = hdnn_dist("analyze")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert one_line(result.stderr).startswith("hdnn-dist: error: RUN is missing: give the folder")
+
+
 class TestProcess:
     """What only a process of its own can show."""
 

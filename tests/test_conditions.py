@@ -204,13 +204,26 @@ class TestCommand:
             ("network.features=3", "an even number, such as 4"),
             ("network.pattern=[[0, 9]]", "names an agent outside 0..7"),
             ("network.coupling='J2'", "H2 takes 'I'"),
+            ("network.kernel=foo", "unknown kernel 'foo'"),
+            ("network.initial=foo", "unknown initial 'foo'"),
+            ("readout.loss=hinge", "unknown loss 'hinge'"),
+            ("readout.loss=mean_squared_error", "needs targets that are numbers"),
+            ("readout.root=8", "root 8 is not an agent"),
+            ("network.lift=convolution", "needs images"),
+            ("placement=metiss", "did you mean 'metis'"),
+            ("placement=[0, 0, 0, 0, 2, 2, 2, 2]", "leaves rank 1 without agents"),
+            ("penalties.bound=9 network.coupling=trained", "penalties.bound needs a coupling of fixed norm"),
         ],
     )
     def test_wrong_input_is_status_2_in_one_line(self, pair: str, words: str) -> None:
-        result = hdnn_dist_check(pair)
+        """What train refuses before it reads data is refused here."""
+        result = hdnn_dist_check(*re.split(r" (?=\w+\.)", pair))
         assert (result.exit_code, result.stdout) == (2, "")
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
+
+    def test_a_placement_is_for_as_many_ranks_as_it_names(self) -> None:
+        assert hdnn_dist_check("placement=[0, 0, 1, 1, 2, 2, 3, 3]").exit_code == 0
 
     def test_the_depth_that_a_path_needs(self) -> None:
         """Columns enter p and q of agent 0; a layer carries them 4 edges, so 11 edges take 3 layers."""

@@ -37,7 +37,8 @@ def check(
 ) -> None:
     """Tell whether neighbours alone can train a config, how far its inputs reach, and what a layer costs.
 
-    Exit status 0 if they can and the readout sees every input, 1 if not, 2 for wrong input.
+    Exit status 0 if they can and the readout sees every input, 1 if not, 2 for what 'train' would refuse before it
+    reads its data.
     """
     with reported():
         settings = load_config(config, overrides or [])
@@ -78,7 +79,10 @@ def topology(
 
 
 def analyze(
-    what: Annotated[str, typer.Argument(metavar="RUN", help=f"A finished run's folder, or one of {', '.join(NAMED)}.")],
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help=f"A finished run's folder, or one of {', '.join(NAMED)}."),
+    ] = None,
     transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
     run_dir: Annotated[
         Path | None, typer.Option(help=f"Where {', '.join(NAMED)} write; default runs/NAME-TIME.")
@@ -92,6 +96,8 @@ def analyze(
     controls         what smoothness, weight penalty and decay, projection and damping do, weaker and stronger
     """
     with reported():
+        if what is None:
+            raise ValueError(f"RUN is missing: give the folder of a finished run, or one of {', '.join(NAMED)}")
         torch.set_num_threads(1)
         folder = run_dir or default_folder(Path(what))
         with connect(transport) as world:

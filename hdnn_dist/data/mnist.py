@@ -113,13 +113,11 @@ class Mnist:
         """Where each of the four files is. All ranks look for all, so that all find out what is missing."""
         wanted = list(self.checksums)
         if root is None:
-            raise ValueError(
-                f"the data set {NAME} is read from files: set data.root to their folder, {_wanted(wanted)}"
-            )
+            raise ValueError(f"the data set {NAME} is read from files: set data.root to the folder of {_named(wanted)}")
         found = {name: path for name in wanted if (path := _place(root, name)) is not None}
         missing = [name for name in wanted if name not in found]
         if missing:
-            raise ValueError(f"{', '.join(missing)}: not in the folder {root} of data.root, {_wanted(wanted)}")
+            raise ValueError(f"the folder {root} of data.root (or its MNIST/raw) lacks {_named(missing)}")
         return found
 
 
@@ -129,11 +127,10 @@ def _place(root: Path, name: str) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _wanted(names: list[str]) -> str:
+def _named(names: list[str]) -> str:
     return (
-        f"which should hold (or its MNIST/raw) the four files {', '.join(names)}, each as it is or with .gz: the MNIST "
-        "database of handwritten digits; torchvision.datasets.MNIST downloads the same files, and so does 'hdnn-dist "
-        "reproduce' with --download"
+        f"{', '.join(names)}, as they are or with .gz: the MNIST database of handwritten digits; "
+        "torchvision.datasets.MNIST downloads the same files, and so does 'hdnn-dist reproduce' with --download"
     )
 
 

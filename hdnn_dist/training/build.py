@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -96,6 +97,24 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     """Check everything and build it; raises ``ValueError`` on every rank for what is wrong on any."""
     about = describe(config.data.name, root=config.data.root)
     agents = place(graph, world, config.placement)
+    net, head, columns, project, lift = model(config, about, agents)
+    with agreed(head.everyone):
+        train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
+    return Job(config, about, agents, net, head, columns, train, test, project, lift)
+
+
+class Model(NamedTuple):
+    """The parts of a ``Job`` that need no data, as they are named there."""
+
+    net: HDNN
+    head: Readout
+    columns: Columns | None
+    project: SpectralProjection | None
+    lift: ConvolutionalLift | None
+
+
+def model(config: Config, about: Description, agents: Agents) -> Model:
+    """Build all that needs no data; raises ``ValueError`` for what cannot be built."""
     net = _network(config, agents)
     project = _projection(config, net)
     columns = columns_of(config, about, net.features)
@@ -105,7 +124,7 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
         net,
         classes=about.classes,
         loss=config.readout.loss,
-        at=readers(config, graph),
+        at=readers(config, agents.graph),
         root=config.readout.root,
         positions=positions_of(config, about),
     )
@@ -114,9 +133,7 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
             f"readout.loss {config.readout.loss!r} needs targets that are numbers, but the data set {about.name} has "
             f"{about.classes} classes: use 'cross_entropy'"
         )
-    with agreed(head.everyone):
-        train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
-    return Job(config, about, agents, net, head, columns, train, test, project, lift)
+    return Model(net, head, columns, project, lift)
 
 
 def _network(config: Config, agents: Agents) -> HDNN:

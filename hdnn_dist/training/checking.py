@@ -9,14 +9,16 @@ import numpy as np
 
 from hdnn_dist.architectures import architecture as named
 from hdnn_dist.conditions import Conditions, check
-from hdnn_dist.cost import LayerCost, layer_cost
-from hdnn_dist.data import Columns, describe
+from hdnn_dist.cost import LayerCost, cost_of
+from hdnn_dist.data import Columns, Description, describe
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.network import features_per_agent
 from hdnn_dist.patterns import Pattern
+from hdnn_dist.placement import owners, place
 from hdnn_dist.readout import check_readers
-from hdnn_dist.training.build import DTYPES, columns_of, positions_of, readers
-from hdnn_dist.training.config import Config, NetworkConfig
+from hdnn_dist.training.build import columns_of, model, positions_of, readers
+from hdnn_dist.training.config import Config
+from hdnn_dist.transport import connect
 
 NAMED_AGENTS = 5
 COUPLED_ON_THE_GRAPH = ("J2", "trained")
@@ -68,9 +70,13 @@ class Checked:
 
 
 def check_config(config: Config, graph: CommunicationGraph) -> Checked:
-    """Check a config; ``ValueError`` for what cannot be built, but not for a pattern that leaves the graph."""
+    """Check a config; ``ValueError`` for what ``train`` refuses before it reads data.
+
+    A pattern that leaves the graph is no error: the result tells of it, and nothing is built.
+    """
     chosen = config.network
     known = named(chosen.architecture, chosen.scheme)
+    _check_placement(config, graph)
     features = features_per_agent(chosen.features, graph.agents)
     known.check_features(features)
     T = None if chosen.pattern is None else Pattern.from_pairs(graph.agents, chosen.pattern)
@@ -87,7 +93,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
         architecture=chosen.architecture,
         scheme=chosen.scheme,
         enters=enters,
-        cost=_cost(config, graph, T, prod(positions_of(config, about))),
+        cost=_cost(config, graph, T, about),
     )
     read = check_readers(readers(config, graph), graph.agents)
     inputs = np.flatnonzero(enters.any(axis=0))
@@ -100,25 +106,22 @@ def _filled(columns: Columns | None, features: np.ndarray) -> np.ndarray:
     return np.ones(features.sum(), dtype=bool) if columns is None else columns.index(agents) >= 0
 
 
-def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, positions: int) -> LayerCost | None:
+def _check_placement(config: Config, graph: CommunicationGraph) -> None:
+    """A name has to serve for one rank, a list for as many as it names."""
+    given = config.placement
+    owners(graph, 1 if isinstance(given, str) else max(0, *given) + 1, given)
+
+
+def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: Description) -> LayerCost | None:
+    """Of one layer of the network, which is built with all that ``train`` builds around it."""
     if T is not None:
         try:
             T.check_inside(graph)
         except ValueError:
             return None
-    chosen: NetworkConfig = config.network
-    return layer_cost(
-        graph,
-        chosen.features,
-        config.batch_size * positions,
-        architecture=chosen.architecture,
-        scheme=chosen.scheme,
-        activation=chosen.activation,
-        pattern=T,
-        coupling=chosen.coupling,
-        damping=chosen.damping,
-        dtype=DTYPES[config.dtype],
-    )
+    shallow = config.model_copy(update={"network": config.network.model_copy(update={"layers": 1})})
+    net = model(shallow, about, place(graph, connect("local"))).net
+    return cost_of(net, config.batch_size * prod(positions_of(config, about)))
 
 
 def _single_exchange(found: Conditions) -> str:
