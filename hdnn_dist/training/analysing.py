@@ -144,6 +144,7 @@ def _first_state(job: Job) -> torch.Tensor:
 
 
 def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: list[float] | None) -> list[Path]:
+    gradients = _recorded_gradients(path / GRADIENTS)
     net = job.net
     where = "first sample" if job.lift is None else "central pixel of the first image"
     about = {
@@ -161,8 +162,8 @@ def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: lis
         draw_norms(table, path / NORMS, title=f"Norm of the BSM: {title}"),
         draw_singular_values(table, path / VALUES, title=f"Singular values of the BSM: {title}"),
     ]
-    if (path / GRADIENTS).is_file():
-        written.append(_draw_gradients(path))
+    if gradients:
+        written.append(draw_gradient_norms(*zip(*gradients, strict=True), path / HEATMAP))
     return written
 
 
@@ -176,10 +177,18 @@ def _notes(path: Path, residuals: list[float] | None) -> list[str]:
     return notes
 
 
-def _draw_gradients(path: Path) -> Path:
-    rows = [json.loads(line) for line in (path / GRADIENTS).read_text(encoding="utf-8").splitlines()]
-    steps, norms = [row["step"] for row in rows], [row["norms"] for row in rows]
-    return draw_gradient_norms(steps, norms, path / HEATMAP)
+def _recorded_gradients(path: Path) -> list[tuple[int, list[float]]]:
+    """(step, norms) of every line, none where the run did not record them; ``ValueError`` for a damaged line."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], 1):
+        try:
+            row = json.loads(line)
+            found.append((int(row["step"]), [float(norm) for norm in row["norms"]]))
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{path}, line {number}: {line[:40]!r} is not what a training step writes; remove the line, or train again"
+            ) from None
+    return found
 
 
 def _sample(net: HDNN) -> torch.Tensor:
