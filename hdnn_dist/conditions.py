@@ -14,7 +14,7 @@ can be dense, are never formed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,30 +26,29 @@ from hdnn_dist.architectures import architecture as named
 from hdnn_dist.cost import LayerCost, layer_cost
 from hdnn_dist.forms import Gradient, Transposed
 from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.layers import check_graphs
 from hdnn_dist.pairs import BoolArray, IntArray
 from hdnn_dist.patterns import Pattern
+from hdnn_dist.quantities import whole
 
 Bits = NDArray[np.uint64]
-Pair = tuple[int, int]
 WORD = 64
-NAMED_PAIRS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Conditions:
     """What ``check`` finds.
 
-    ``refusal``: why neighbours alone cannot run the network, or None. ``breaking``: the first pairs (i, j), in
-    lexicographic order, at which a single exchange would leave the graph, ``breaking_count`` of them in all.
+    ``refusal``: why neighbours alone cannot run the network, or None. ``outside``: (agents, agents) bool, [i, j]
+    whether a single exchange would carry something from j to i, in any layer, although they are not neighbours there.
     ``influence``: (agents, agents) bool, [i, k] whether the input of agent k can change the output of agent i after
     all ``layers``; ``pairs``: (layers + 1,) how many such pairs there are after 0, 1, ... layers. ``cost``: of a layer,
-    None where there is a refusal.
+    the dearest one where graphs differ, None where there is a refusal.
     """
 
     layers: int
     refusal: str | None
-    breaking: tuple[Pair, ...]
-    breaking_count: int
+    outside: BoolArray
     influence: BoolArray
     pairs: IntArray
     cost: LayerCost | None
@@ -65,7 +64,12 @@ class Conditions:
 
         R T^T T <= S for H2, H1 and MS3; T <= S where F is s(K x + b).
         """
-        return not self.breaking_count
+        return not self.outside.any()
+
+    @property
+    def breaking(self) -> IntArray:
+        """(P, 2): all pairs (i, j) that break it, in lexicographic order."""
+        return np.argwhere(self.outside)
 
     @property
     def settled(self) -> int:
@@ -87,39 +91,50 @@ def check(
     *,
     architecture: str = "H2",
     scheme: str | None = None,
+    graphs: Sequence[CommunicationGraph] | None = None,
     enters: ArrayLike | None = None,
     cost: LayerCost | None = None,
 ) -> Conditions:
     """The conditions of an architecture with K in blkSparse(T) and J or X in blkSparse(R) on ``graph``.
 
-    ``T``: default the graph with self-loops; ``R``: default each agent by itself (X = I, J1). Patterns, or dense 0/1
-    matrices. ``enters``: (parts, agents) bool, which parts of an agent's state its input enters; default all.
+    ``T``: default the graph with self-loops; ``R``: default each agent by itself (X = I, J1), for H1-J2 the graph.
+    Patterns, or dense 0/1 matrices. ``graphs``: one per layer, each a part of ``graph``, in its place.
+    ``enters``: (parts, agents) bool, which parts of an agent's state its input enters; default all.
     ``cost``: of a layer, where it is known; otherwise a layer with 2 features an agent and 125 samples is run.
-    ``ValueError`` for patterns of another size and for an R where the architecture has no coupling.
+    ``ValueError`` for patterns of another size, for graphs that do not fit the layers, and for an R where the
+    architecture has no coupling.
     """
-    known = named(architecture, scheme)
-    if layers < 1:
-        raise ValueError(f"layers is {layers}: expected at least 1")
-    K, C = _pattern(T, graph.pattern(), "T"), _pattern(R, _own(graph.agents), "R")
+    known, layers = named(architecture, scheme), whole("layers", layers)
+    if graphs is not None:
+        check_graphs(graphs, layers, graph)
     if R is not None and not known.coupled:
         raise ValueError(f"R is given, but {known.name} has J K^T = I and takes no coupling: leave R out")
-    moves = _Moves(known, K, C)
-    refusal = _refusal(graph, K, C)
+    kinds = {here: _Moves(known, here, T, R) for here in (graphs or [graph])}
+    refusal = _refusal(graphs, kinds)
     if refusal is None and cost is None:
-        coupling: dict[str, Any] = {} if R is None else {"coupling": "trained", "coupling_pattern": C}
-        cost = layer_cost(graph, architecture=architecture, scheme=scheme, pattern=K, **coupling)
-    breaking, count = _breaking(graph, moves)
-    influence, pairs = _influence(moves, layers, enters)
-    return Conditions(layers, refusal, breaking, count, influence, pairs, cost)
+        costs = [_cost(moves, architecture, scheme, coupled=R is not None) for moves in kinds.values()]
+        cost = max(costs, key=lambda cost: cost.forward.bytes)
+    outside = np.logical_or.reduce([_outside(moves) for moves in kinds.values()])
+    each = [*kinds.values()] * layers if graphs is None else [kinds[here] for here in graphs]
+    influence, pairs = _influence(each, enters)
+    return Conditions(layers, refusal, outside, influence, pairs, cost)
 
 
 class _Moves:
     """The half-steps of a layer as patterns, each with those that a set of agents passes one after the other."""
 
-    def __init__(self, architecture: Architecture, T: Pattern, R: Pattern) -> None:
-        self.architecture = architecture
-        self.agents = T.agents
-        self.halves = [(half, _passed(half, T, R)) for half in architecture.layer]
+    def __init__(
+        self,
+        architecture: Architecture,
+        graph: CommunicationGraph,
+        T: Pattern | ArrayLike | None,
+        R: Pattern | ArrayLike | None,
+    ) -> None:
+        self.architecture, self.graph = architecture, graph
+        self.T = _pattern(T, graph.pattern(), "T")
+        own = Pattern.diagonal(graph.agents)
+        self.R = _pattern(R, graph.pattern() if architecture.name == "H1-J2" else own, "R")
+        self.halves = [(half, _passed(half, self.T, self.R)) for half in architecture.layer]
 
     def layer(self, state: dict[str, Bits]) -> dict[str, Bits]:
         """Which inputs each agent's parts depend on after a layer, from what they depend on before."""
@@ -160,33 +175,36 @@ def _unpacked(bits: Bits, count: int) -> BoolArray:
     return (bits[:, np.newaxis] >> np.arange(count, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
 
 
-def _breaking(graph: CommunicationGraph, moves: _Moves) -> tuple[tuple[Pair, ...], int]:
-    """The first pairs outside the graph of all half-steps' blocks, and how many there are."""
-    found, count = [], 0
+def _outside(moves: _Moves) -> BoolArray:
+    """(agents, agents): where the blocks of any half-step lie outside the graph."""
+    graph = moves.graph
+    outside = np.empty((graph.agents, graph.agents), dtype=np.bool_)
     for word, bits in _words(graph.agents):
         needed = np.bitwise_or.reduce([_through(patterns, bits) for _, patterns in moves.halves])
-        outside = needed & ~_through([graph.pattern()], bits)
-        pairs = np.argwhere(_unpacked(outside, word.stop - word.start))
-        count += len(pairs)
-        found.append(pairs[:NAMED_PAIRS] + np.array([0, word.start]))
-    first = np.concatenate(found)
-    first = first[np.lexsort((first[:, 1], first[:, 0]))][:NAMED_PAIRS]
-    return tuple((int(i), int(j)) for i, j in first), count
+        outside[:, word] = _unpacked(needed & ~_through([graph.pattern()], bits), word.stop - word.start)
+    return outside
 
 
-def _influence(moves: _Moves, layers: int, enters: ArrayLike | None) -> tuple[BoolArray, IntArray]:
-    parts = moves.architecture.parts
-    entered = np.broadcast_to(True if enters is None else np.asarray(enters), (len(parts), moves.agents))
-    influence = np.empty((moves.agents, moves.agents), dtype=np.bool_)
-    pairs = np.zeros(layers + 1, dtype=np.int64)
-    for word, bits in _words(moves.agents):
+def _cost(moves: _Moves, architecture: str, scheme: str | None, coupled: bool) -> LayerCost:
+    coupling: dict[str, Any] = {"coupling": "trained", "coupling_pattern": moves.R} if coupled else {}
+    return layer_cost(moves.graph, architecture=architecture, scheme=scheme, pattern=moves.T, **coupling)
+
+
+def _influence(layers: Sequence[_Moves], enters: ArrayLike | None) -> tuple[BoolArray, IntArray]:
+    parts, agents = layers[0].architecture.parts, layers[0].graph.agents
+    entered = np.broadcast_to(True if enters is None else np.asarray(enters), (len(parts), agents))
+    influence = np.empty((agents, agents), dtype=np.bool_)
+    pairs = np.zeros(len(layers) + 1, dtype=np.int64)
+    alike = len(set(layers)) == 1
+    for word, bits in _words(agents):
         state = {part: np.where(here, bits, np.uint64(0)) for part, here in zip(parts, entered, strict=True)}
-        for layer in range(layers + 1):
-            pairs[layer] += _size(state)
-            before, state = state, moves.layer(state) if layer < layers else state
-            if all(np.array_equal(before[part], state[part]) for part in parts):
-                pairs[layer + 1 :] += _size(state)
+        pairs[0] += _size(state)
+        for layer, moves in enumerate(layers, 1):
+            before, state = state, moves.layer(state)
+            if alike and all(np.array_equal(before[part], state[part]) for part in parts):
+                pairs[layer:] += _size(state)
                 break
+            pairs[layer] += _size(state)
         influence[:, word] = _unpacked(_any_part(state), word.stop - word.start)
     return influence, pairs
 
@@ -199,12 +217,13 @@ def _size(state: dict[str, Bits]) -> int:
     return int(np.unpackbits(_any_part(state).view(np.uint8)).sum(dtype=np.int64))
 
 
-def _refusal(graph: CommunicationGraph, T: Pattern, R: Pattern) -> str | None:
-    for name, pattern in (("T", T), ("R", R)):
-        try:
-            pattern.check_inside(graph, name)
-        except ValueError as error:
-            return str(error)
+def _refusal(graphs: Sequence[CommunicationGraph] | None, kinds: Mapping[CommunicationGraph, _Moves]) -> str | None:
+    for graph, moves in kinds.items():
+        for name, pattern in (("T", moves.T), ("R", moves.R)):
+            try:
+                pattern.check_inside(graph, name)
+            except ValueError as error:
+                return str(error) if graphs is None else f"layer {graphs.index(graph)}: {error}"
     return None
 
 
@@ -216,7 +235,3 @@ def _pattern(given: Pattern | ArrayLike | None, default: Pattern, name: str) -> 
             f"give a {default.agents} x {default.agents} pattern"
         )
     return pattern
-
-
-def _own(agents: int) -> Pattern:
-    return Pattern(agents, np.arange(agents), np.arange(agents))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -233,6 +234,8 @@ class CommunicationGraph:
         R: Pattern | ArrayLike | None = None,
         layers: int = 1,
         architecture: str = "H2",
+        scheme: str | None = None,
+        graphs: Sequence[CommunicationGraph] | None = None,
     ) -> Conditions:
         """Whether neighbours alone can run a network with K in blkSparse(T) and J or X in blkSparse(R), and its reach.
 
@@ -240,7 +243,7 @@ class CommunicationGraph:
         """
         from hdnn_dist.conditions import check  # it stands above the graph: it runs a layer
 
-        return check(self, T, R, layers, architecture=architecture)
+        return check(self, T, R, layers, architecture=architecture, scheme=scheme, graphs=graphs)
 
     @cached_property
     def _pattern(self) -> Pattern:

@@ -73,6 +73,11 @@ class Pattern:
         dense = _zero_one(matrix)
         return cls(len(dense), *np.nonzero(dense))
 
+    @classmethod
+    def diagonal(cls, agents: int) -> Pattern:
+        """Every agent reads its own block alone."""
+        return cls(agents, np.arange(agents), np.arange(agents))
+
     @cached_property
     def indptr(self) -> IntArray:
         """(agents + 1,): agent i reads ``columns[indptr[i]:indptr[i + 1]]``."""

@@ -92,8 +92,7 @@ class LayerProgram:
 
 def _canonical_blocks(scheme: Scheme, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:
     """J1 = [0 -I; I 0] on the halves of each agent, as blocks on the diagonal: their layout and (1, entries)."""
-    agents = np.arange(len(halo.sizes))
-    pattern = Pattern(len(agents), agents, agents)
+    pattern = Pattern.diagonal(len(halo.sizes))
     layout = BlockLayout(Halo(halo.agents, pattern, halo.sizes), pattern, biases=0)
     rows, columns, _ = layout.positions()
     partner, sign = canonical_rows(scheme.features)

@@ -13,6 +13,7 @@ from hdnn_dist.cost import LayerCost, cost_of
 from hdnn_dist.data import Columns, Description, describe
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.network import features_per_agent
+from hdnn_dist.pairs import pair_text
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import owners, place
 from hdnn_dist.readout import check_readers
@@ -21,7 +22,7 @@ from hdnn_dist.training.config import Config
 from hdnn_dist.transport import connect
 
 NAMED_AGENTS = 5
-COUPLED_ON_THE_GRAPH = ("J2", "trained")
+NAMED_PAIRS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +85,10 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     filled = _filled(columns_of(config, about, features), features)
     owner = np.repeat(np.arange(graph.agents), features)
     enters = np.stack([np.bincount(owner[rows], filled[rows], graph.agents) > 0 for rows in known.part_rows(features)])
-    on_graph = chosen.coupling in COUPLED_ON_THE_GRAPH or (chosen.coupling is None and known.name == "H1-J2")
     found = check(
         graph,
         T,
-        graph.pattern() if on_graph else None,
+        _coupled(chosen.coupling, graph),
         chosen.layers,
         architecture=chosen.architecture,
         scheme=chosen.scheme,
@@ -98,6 +98,12 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     read = check_readers(readers(config, graph), graph.agents)
     inputs = np.flatnonzero(enters.any(axis=0))
     return Checked(config, graph, found, inputs, read, found.unreached(read, inputs))
+
+
+def _coupled(coupling: str | None, graph: CommunicationGraph) -> Pattern | None:
+    """R where the config says what the coupling is."""
+    blocks = {"J1": Pattern.diagonal(graph.agents), "J2": graph.pattern(), "trained": graph.pattern()}
+    return None if coupling is None else blocks.get(coupling)
 
 
 def _filled(columns: Columns | None, features: np.ndarray) -> np.ndarray:
@@ -127,8 +133,9 @@ def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: D
 def _single_exchange(found: Conditions) -> str:
     if found.single_exchange:
         return "would do"
-    listed = ", ".join(map(str, found.breaking)) + (", ..." if found.breaking_count > len(found.breaking) else "")
-    return f"would not do: it needs {found.breaking_count} pairs of agents that are not neighbours: {listed}"
+    breaking = found.breaking
+    listed = ", ".join(map(pair_text, breaking[:NAMED_PAIRS])) + (", ..." if len(breaking) > NAMED_PAIRS else "")
+    return f"would not do: it needs {len(breaking)} pairs of agents that are not neighbours: {listed}"
 
 
 def _reach(found: Conditions, inputs: int, agents: int) -> str:
