@@ -369,7 +369,7 @@ class TestAnalyze:
         assert one_line(result.stderr).startswith("hdnn-dist: error: RUN is missing: give the folder")
 
     @pytest.mark.parametrize("damaged", ["", "{", "[0.5]", '{"step": 2', '{"step": 2, "norms": [0.1, "a"]}'])
-    def test_damaged_gradients_are_named_before_anything_is_written(self, damaged: str, run: Run, tmp_path: Path) -> None:
+    def test_damaged_gradients_are_named_before_all_else(self, damaged: str, run: Run, tmp_path: Path) -> None:
         shutil.copytree(run.folder, tmp_path, dirs_exist_ok=True)
         (tmp_path / "gradients.jsonl").write_text(f'{{"step": 1, "norms": [0.1, 0.2]}}\n{damaged}\n')
         result = hdnn_dist("analyze", str(tmp_path))

@@ -163,7 +163,8 @@ def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: lis
         draw_singular_values(table, path / VALUES, title=f"Singular values of the BSM: {title}"),
     ]
     if gradients:
-        written.append(draw_gradient_norms(*zip(*gradients, strict=True), path / HEATMAP))
+        steps, norms = zip(*gradients, strict=True)
+        written.append(draw_gradient_norms(steps, norms, path / HEATMAP))
     return written
 
 
@@ -186,7 +187,7 @@ def _recorded_gradients(path: Path) -> list[tuple[int, list[float]]]:
             found.append((int(row["step"]), [float(norm) for norm in row["norms"]]))
         except (ValueError, TypeError, KeyError):
             raise ValueError(
-                f"{path}, line {number}: {line[:40]!r} is not what a training step writes; remove the line, or train again"
+                f"{path}, line {number}: {line[:40]!r} is not what a training step writes; remove it, or train again"
             ) from None
     return found
 
