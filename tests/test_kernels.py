@@ -7,7 +7,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="numba is not installed: the torch kernel serves")
 from hdnn_dist.kernels import registers, transfers, vectors  # noqa: E402
-from hdnn_dist.kernels.tiles import outer, product  # noqa: E402
+from hdnn_dist.kernels.tiles import add_product, outer  # noqa: E402
 
 WIDTHS = [1, 5, 16, 32, 37, 64, 95]  # less than a vector, whole blocks, and blocks that overlap
 TYPES = [np.float32, np.float64]
@@ -32,23 +32,27 @@ def _vector_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("rows", [1, 2, 4, 8])
 def test_weighted_rows(rows: int, dtype: type) -> None:
-    """out += scale B x with the rows of x and the entries of B where the terms say, and nothing else is touched."""
-    add = registers.weighted_rows(rows)
+    """out += scale B x, and out = b + B x, rows of x and entries of B as the terms say; nothing else is touched."""
+    add, put = registers.added_rows(rows), registers.new_rows(rows)
 
     @numba.njit
-    def run(out, x, terms, A, down, scale):  # type: ignore[no-untyped-def]
+    def run(out, new, x, terms, A, down, scale):  # type: ignore[no-untyped-def]
         add(out, 1, x, terms, 1, 6, A, 2, down, scale)
+        put(new, 1, x, terms, 1, 6, A, 2, down, scale, A, 70)
 
     terms = np.column_stack([[9, 0, 3, 1, 6, 2, 9], [0, 5, 1, 4, 2, 7, 0]])
     A = normal(80, dtype=dtype)
     for width in WIDTHS:
         out, x = normal(rows + 2, width, dtype=dtype), normal(7, width, dtype=dtype)
         B = np.array([[A[2 + entry + r * 9] for _, entry in terms[1:6]] for r in range(rows)])
-        expected = out.copy()
+        expected, new = out.copy(), out.copy()
         expected[1:-1] += dtype(0.5) * B @ x[terms[1:6, 0]]
-        run(out, x, terms, A, 9, dtype(0.5))
+        run(out, new, x, terms, A, 9, dtype(0.5))
         assert close(out, expected), width
         assert (out[[0, -1]] == expected[[0, -1]]).all()
+        expected[1:-1] = dtype(0.5) * A[70 : 70 + rows, np.newaxis] + B @ x[terms[1:6, 0]]
+        assert close(new, expected), width
+        assert (new[[0, -1]] == expected[[0, -1]]).all()
 
 
 @pytest.mark.usefixtures("_vector_bytes")
@@ -80,8 +84,8 @@ def test_blocks_of_any_size(dtype: type) -> None:
 
     @numba.njit
     def run(z, f, G, y, x, reads, returns, K, columns):  # type: ignore[no-untyped-def]
-        product(z, 0, len(y), x, reads, 0, columns, K, columns, dtype(1))
-        product(f, 0, columns, y, returns, 0, len(y), K, 1, dtype(-2))
+        add_product(z, 0, len(y), x, reads, 0, columns, K, columns, dtype(1))
+        add_product(f, 0, columns, y, returns, 0, len(y), K, 1, dtype(-2))
         outer(G, len(y), columns, (y,), 0, (x,), reads, 0, dtype(3))
 
     for rows, columns in [(1, 3), (3, 9), (7, 4), (8, 24), (13, 5)]:

@@ -20,21 +20,29 @@ import numpy as np
 from numba import njit
 
 from hdnn_dist.kernels.compiled_activations import activate, activate_both
-from hdnn_dist.kernels.tiles import FAST, INLINE, outer, product
+from hdnn_dist.kernels.tiles import FAST, INLINE, add_product, outer, put_product
 
 
 @njit(**INLINE)
-def add_product(out, o, x, tables, k, A, scale):
+def add_forward(out, o, x, tables, k, A, scale):
     """out[o : o + rows of agent k] += scale A x."""
     at = tables.blocks[k]
-    product(out, o, at.height, x, tables.reads, at.reads, at.reads_end, A, at.reads_end - at.reads, scale)
+    add_product(out, o, at.height, x, tables.reads, at.reads, at.reads_end, A, at.reads_end - at.reads, scale)
+
+
+@njit(**INLINE)
+def put_forward(out, x, tables, k, A, share, b):
+    """out = share b + A x in the rows of agent k; ``b``: the biases of all agents."""
+    at = tables.blocks[k]
+    width = at.reads_end - at.reads
+    put_product(out, at.row, at.height, x, tables.reads, at.reads, at.reads_end, A, width, share, b, at.bias)
 
 
 @njit(**INLINE)
 def add_adjoint(out, o, x, tables, k, A, scale):
     """out[o : o + rows of block k] += scale A^T x, what all local readers of the block return, in ascending order."""
     at = tables.blocks[k]
-    product(out, o, at.height, x, tables.returns, at.returns, at.returns_end, A, np.int64(1), scale)
+    add_product(out, o, at.height, x, tables.returns, at.returns, at.returns_end, A, np.int64(1), scale)
 
 
 @njit(**INLINE)
@@ -81,7 +89,7 @@ def add_scaled(out, x, first, rows, scale):
 def add_linear(out, o, x, tables, k, A, alpha, beta):
     """out[o : o + rows of agent k] += ((alpha A + beta A^T) x) in the rows of agent k."""
     if alpha != 0:
-        add_product(out, o, x, tables, k, A, alpha)
+        add_forward(out, o, x, tables, k, A, alpha)
     if beta != 0:
         add_adjoint(out, o, x, tables, k, A, beta)
 
@@ -107,8 +115,7 @@ def gradient_forward(steps, tables, K, b, code, scale, x, s, out):
     """Response: s = s(K x + b). Settling: out += scale K^T s."""
     for step in steps:
         if step >= 0:
-            set_bias(s, tables, step, b)
-            add_product(s, tables.blocks[step].row, x, tables, step, K, K.dtype.type(1))
+            put_forward(s, x, tables, step, K, K.dtype.type(1), b)
             activate(code, s, tables.blocks[step].row, tables.blocks[step].height)
         else:
             add_adjoint(out, tables.blocks[~step].row, s, tables, ~step, K, scale)
@@ -124,10 +131,8 @@ def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo,
         k = step if step >= 0 else ~step
         row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            set_bias(s, tables, k, b)
-            add_product(s, row, x, tables, k, K, K.dtype.type(1))
-            fill(q, row, rows, K.dtype.type(0))
-            add_product(q, row, u, tables, k, K, K.dtype.type(1))
+            put_forward(s, x, tables, k, K, K.dtype.type(1), b)
+            put_forward(q, u, tables, k, K, K.dtype.type(0), b)
             activate_both(code, s, q, row, rows)
             add_totals(G_b, tables, k, q, scale)
             at = tables.blocks[k]

@@ -20,7 +20,7 @@ LARGEST = REGISTERS // 4  # rows by VECTORS at a time: half of the registers
 SQUARE = 4  # rows and columns of A whose entries are summed at a time
 
 
-def weighted_rows(rows: int) -> Callable[..., None]:
+def added_rows(rows: int) -> Callable[..., None]:
     """The compiled function that adds weighted sums of rows of x to a fixed number of rows of ``out``.
 
     out[o + r] += scale * sum of A[at + entry + r * down] x[row] over ``terms[first : last]``, in their order.
@@ -29,34 +29,63 @@ def weighted_rows(rows: int) -> Callable[..., None]:
     @intrinsic
     def add(code: Any, out: Any, o: Any, x: Any, terms: Any, first: Any, last: Any, A: Any, at: Any, down: Any,
             scale: Any) -> None:  # fmt: skip
-        def sums(j: Any, lanes: int, vectors: int) -> Any:
-            totals = code.variables(x.vector(lanes), rows, vectors)
-            with code.loop(code.sub(last, first)) as n:
-                row, entry = (terms.load(code.add(first, n), which) for which in (0, 1))
-                x_j = [x.load(row, code.add(j, v * lanes), lanes=lanes) for v in range(vectors)]
-                for r, each in enumerate(totals):
-                    place = code.add(code.add(at, entry), code.mul(down, r))
-                    weight = code.splat(A.load(place), lanes)
-                    for total, x_v in zip(each, x_j, strict=True):
-                        code.accumulate(total, weight, x_v)
-            return totals
+        def after(r: int, total: Any, before: Any) -> Any:
+            return code.multiply_add(code.splat(scale, total.type.count), total, before)
 
-        def columns(lanes: int) -> None:
-            vectors = VECTORS if lanes > 1 else 1
-
-            def block(j: Any, done: Any) -> None:
-                for r, each in enumerate(sums(j, lanes, vectors)):
-                    for v, total in enumerate(each):
-                        place = code.add(o, r), code.add(j, v * lanes)
-                        before = out.load(*place, lanes=lanes)
-                        after = code.multiply_add(code.splat(scale, lanes), code.builder.load(total), before)
-                        out.store(code.new(done, v * lanes, after, before), *place)
-
-            code.blocks(lanes * vectors, out.shape[1], block)
-
-        code.either(x.at_least(VECTORS), columns, x.lanes, 1)
+        _weighted_rows(code, rows, out, o, x, terms, first, last, A, at, down, after)
 
     return add
+
+
+def new_rows(rows: int) -> Callable[..., None]:
+    """The compiled function that puts weighted sums of rows of x into a fixed number of rows of ``out``.
+
+    out[o + r] = share * b[b_at + r] + the sum of ``added_rows``.
+    """
+
+    @intrinsic
+    def put(code: Any, out: Any, o: Any, x: Any, terms: Any, first: Any, last: Any, A: Any, at: Any, down: Any,
+            share: Any, b: Any, b_at: Any) -> None:  # fmt: skip
+        start = [code.builder.fmul(share, b.load(code.add(b_at, r))) for r in range(rows)]
+
+        def after(r: int, total: Any, before: Any) -> Any:
+            return code.builder.fadd(code.splat(start[r], total.type.count), total)
+
+        _weighted_rows(code, rows, out, o, x, terms, first, last, A, at, down, after)
+
+    return put
+
+
+def _weighted_rows(code: Any, rows: int, out: Any, o: Any, x: Any, terms: Any, first: Any, last: Any, A: Any, at: Any,
+                   down: Any, after: Callable[[int, Any, Any], Any]) -> None:  # fmt: skip
+    """out[o + r] = ``after(r, total, before)`` of the sum of ``added_rows`` and of what is there; vectors each."""
+
+    def sums(j: Any, lanes: int, vectors: int) -> Any:
+        totals = code.variables(x.vector(lanes), rows, vectors)
+        with code.loop(code.sub(last, first)) as n:
+            row, entry = (terms.load(code.add(first, n), which) for which in (0, 1))
+            x_j = [x.load(row, code.add(j, v * lanes), lanes=lanes) for v in range(vectors)]
+            for r, each in enumerate(totals):
+                place = code.add(code.add(at, entry), code.mul(down, r))
+                weight = code.splat(A.load(place), lanes)
+                for total, x_v in zip(each, x_j, strict=True):
+                    code.accumulate(total, weight, x_v)
+        return totals
+
+    def columns(lanes: int) -> None:
+        vectors = VECTORS if lanes > 1 else 1
+
+        def block(j: Any, done: Any) -> None:
+            for r, each in enumerate(sums(j, lanes, vectors)):
+                for v, total in enumerate(each):
+                    place = code.add(o, r), code.add(j, v * lanes)
+                    before = out.load(*place, lanes=lanes)
+                    result = after(r, code.builder.load(total), before)
+                    out.store(code.new(done, v * lanes, result, before), *place)
+
+        code.blocks(lanes * vectors, out.shape[1], block)
+
+    code.either(x.at_least(VECTORS), columns, x.lanes, 1)
 
 
 def summed_products(rows: int, columns: int) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-from hdnn_dist.kernels.registers import LARGEST, SQUARE, summed_products, weighted_rows
+from hdnn_dist.kernels.registers import LARGEST, SQUARE, added_rows, new_rows, summed_products
 
 FAST: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
@@ -22,27 +22,45 @@ FAST: dict[str, Any] = {
 }
 INLINE = {**FAST, "inline": "always"}  # LLVM goes through a function again for each of those around it
 
-_eight, _four, _two, _one = map(weighted_rows, (LARGEST, 4, 2, 1))
+_add_most, _add_four, _add_two, _add_one = map(added_rows, (LARGEST, 4, 2, 1))
+_put_most, _put_four, _put_two, _put_one = map(new_rows, (LARGEST, 4, 2, 1))
 
 
 @njit(**FAST)
-def product(out, o, rows, x, terms, first, last, A, down, scale):
+def add_product(out, o, rows, x, terms, first, last, A, down, scale):
     """out[o : o + rows] += scale B x, by ``terms[first : last]``: one (row of x, entry of A) for every column of B.
 
     The entry is that of the column's first row; those of its next rows are ``down`` further each.
     """
     r = 0
     while rows - r >= LARGEST:
-        _eight(out, o + r, x, terms, first, last, A, r * down, down, scale)
+        _add_most(out, o + r, x, terms, first, last, A, r * down, down, scale)
         r += LARGEST
     if rows - r >= 4:
-        _four(out, o + r, x, terms, first, last, A, r * down, down, scale)
+        _add_four(out, o + r, x, terms, first, last, A, r * down, down, scale)
         r += 4
     if rows - r >= 2:
-        _two(out, o + r, x, terms, first, last, A, r * down, down, scale)
+        _add_two(out, o + r, x, terms, first, last, A, r * down, down, scale)
         r += 2
     if rows > r:
-        _one(out, o + r, x, terms, first, last, A, r * down, down, scale)
+        _add_one(out, o + r, x, terms, first, last, A, r * down, down, scale)
+
+
+@njit(**FAST)
+def put_product(out, o, rows, x, terms, first, last, A, down, share, b, at):
+    """out[o : o + rows] = share b[at : at + rows] + B x, with B as in ``add_product``."""
+    r = 0
+    while rows - r >= LARGEST:
+        _put_most(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
+        r += LARGEST
+    if rows - r >= 4:
+        _put_four(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
+        r += 4
+    if rows - r >= 2:
+        _put_two(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
+        r += 2
+    if rows > r:
+        _put_one(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
 
 
 _square, _column, _row, _entry = (summed_products(rows, columns) for rows in (SQUARE, 1) for columns in (SQUARE, 1))
@@ -52,7 +70,7 @@ _square, _column, _row, _entry = (summed_products(rows, columns) for rows in (SQ
 def outer(G, rows, columns, q, p, x, terms, first, scale):
     """G_i += scale q[p : p + rows] x^T, summed over the tile and over the parts of q and x, tuples of as many each.
 
-    The rows of x and the entries of G_i are those of the terms from ``first`` on, as in ``product``.
+    The rows of x and the entries of G_i are those of the terms from ``first`` on, as in ``add_product``.
     """
     k = terms[first, 1]
     for r in range(0, rows - SQUARE + 1, SQUARE):
