@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -101,9 +102,15 @@ class Readout(nn.Module):
 
     def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
         """Logits (batch, outputs) at the root, after one pass up the tree; (batch, 0) elsewhere."""
-        each = (y @ weights.T).unsqueeze(0) if self.tree.parts == 1 else torch.matmul(y, self._by_part(weights).mT)
+        root = self.tree.is_root
+        if self.tree.parts == 1:
+            each = F.linear(y, weights, bias if root else None).unsqueeze(0)
+        else:
+            each = torch.matmul(y, self._by_part(weights).mT)
+            if root:
+                each[self.tree.root_part] += bias
         self.tree.reduce(each.flatten(1))
-        return each[self.tree.root_part] + bias if self.tree.is_root else each.new_empty(len(y), 0)
+        return each[self.tree.root_part] if root else each.new_empty(len(y), 0)
 
     def _at_root(self, logits: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, correct), and the gradient of the loss by the logits (batch, outputs) if ``train``."""

@@ -33,11 +33,10 @@ def smoothness(net: HDNN, alpha: float, scale: str = "multiply") -> Tensor:
     return _smoothness_factor(net, alpha, scale) / 2 * net.plan.differences(net.weights).square().sum()
 
 
-@torch.no_grad()
 def add_smoothness_gradient(net: HDNN, alpha: float, scale: str = "multiply") -> None:
     """Add the gradient of ``smoothness`` to that of the weights: what its backward pass would, for less."""
     assert net.weights.grad is not None
-    net.plan.add_differences(net.weights.grad, net.weights, _smoothness_factor(net, alpha, scale))
+    net.plan.add_differences(net.weights.grad, net.weights.detach(), _smoothness_factor(net, alpha, scale))
 
 
 def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:
@@ -51,11 +50,10 @@ def weight_penalty(module: HDNN | Readout, alpha: float) -> Tensor:
     return (alpha / 2) * module.weights.square().sum()
 
 
-@torch.no_grad()
 def add_weight_penalty_gradient(module: HDNN | Readout, alpha: float) -> None:
     """Add the gradient of ``weight_penalty`` to that of the weights, where there is one on this rank."""
     if module.weights.grad is not None:
-        module.weights.grad.add_(module.weights, alpha=alpha)
+        module.weights.grad.add_(module.weights.detach(), alpha=alpha)
 
 
 class SpectralProjection:

@@ -41,4 +41,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: Tree)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
     norm = tree.sum(norms.dot(norms)).sqrt()
-    torch._foreach_mul_(gradients, (limit / norm).clamp_(max=1))
+    scale = limit / norm
+    if scale.is_cpu and scale >= 1:  # on a GPU, looking would wait for it
+        return
+    torch._foreach_mul_(gradients, scale.clamp_(max=1))
