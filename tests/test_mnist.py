@@ -349,7 +349,12 @@ def test_the_shipped_configs_fit_the_data(
     assert np.isfinite(Trainer(job).evaluate(job.test).loss)
 
 
-ACCURACY = {"mnist_patches": 0.988, "mnist_patches_centre": 0.985, "mnist_patches_corner": 0.975, "mnist_channels": 0.97}
+ACCURACY = {
+    "mnist_patches": 0.988,
+    "mnist_patches_centre": 0.985,
+    "mnist_patches_corner": 0.975,
+    "mnist_channels": 0.97,
+}
 
 
 @pytest.mark.slow
