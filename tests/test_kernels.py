@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from hdnn_dist.kernels import registers, transfers, vectors  # noqa: E402
 from hdnn_dist.kernels.tiles import add_product, outer  # noqa: E402
 
 WIDTHS = [1, 5, 16, 32, 37, 64, 95]  # less than a vector, whole blocks, and blocks that overlap
+WIDE = [32, 37, 64, 95]  # of those the ones that all vectors fit in twice
 TYPES = [np.float32, np.float64]
 RANDOM = np.random.default_rng(5)
 
@@ -42,7 +45,7 @@ def test_weighted_rows(rows: int, dtype: type) -> None:
 
     terms = np.column_stack([[9, 0, 3, 1, 6, 2, 9], [0, 5, 1, 4, 2, 7, 0]])
     A = normal(80, dtype=dtype)
-    for width in WIDTHS:
+    for width in WIDTHS if rows == 1 else WIDE:
         out, x = normal(rows + 2, width, dtype=dtype), normal(7, width, dtype=dtype)
         B = np.array([[A[2 + entry + r * 9] for _, entry in terms[1:6]] for r in range(rows)])
         expected, new = out.copy(), out.copy()
@@ -67,7 +70,7 @@ def test_summed_products(rows: int, columns: int, dtype: type) -> None:
         add(G, 3, 6, (q, s), 1, (x, u), terms, 2, scale)
 
     terms = np.column_stack([[8, 8, 4, 0, 3, 1], np.zeros(6, dtype=np.int64)])
-    for width in WIDTHS:
+    for width in WIDTHS if rows == columns == 1 else WIDE:
         q, s, x, u = (normal(6, width, dtype=dtype) for _ in range(4))
         G = normal(40, dtype=dtype)
         read, expected = terms[2 : 2 + columns, 0], G.copy()
@@ -88,8 +91,8 @@ def test_blocks_of_any_size(dtype: type) -> None:
         add_product(f, 0, columns, y, returns, 0, len(y), K, 1, dtype(-2))
         outer(G, len(y), columns, (y,), 0, (x,), reads, 0, dtype(3))
 
-    for rows, columns in [(1, 3), (3, 9), (7, 4), (8, 24), (13, 5)]:
-        K, x, y = (normal(*shape, dtype=dtype) for shape in ((rows, columns), (columns, 32), (rows, 32)))
+    for rows, columns, width in product((1, 3, 7, 8, 13), (3, 4, 9, 24), (3, 32, 50)):
+        K, x, y = (normal(*shape, dtype=dtype) for shape in ((rows, columns), (columns, width), (rows, width)))
         z, f, G = np.zeros_like(y), np.zeros_like(x), np.zeros_like(K)
         reads = np.column_stack([np.arange(columns), np.arange(columns)])
         returns = np.column_stack([np.arange(rows), columns * np.arange(rows)])

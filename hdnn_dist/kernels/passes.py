@@ -284,7 +284,7 @@ PASSES = (
     euler_forward,
     euler_backward,
 )
-PASS = {**FAST, "no_cpython_wrapper": False, "no_cfunc_wrapper": False, "cache": True}
+PASS = {**FAST, "no_cpython_wrapper": False, "cache": True}
 
 
 def _digest() -> str:

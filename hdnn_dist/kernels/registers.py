@@ -4,7 +4,8 @@ A compiler that is given their loops reads and writes every row of the result on
 rows of it by two vectors of samples, or a few of its entries, are kept in registers through the whole sum, so that the
 multiplications are what limits them.
 
-Rows are (rows, T), T samples side by side; ``terms``: (n, 2), each a row of x and an entry of A.
+Rows are (rows, T), T samples side by side; ``terms``: (n, 2), each a row of x and an entry of A. What works on several
+rows at a time needs ``WIDE`` bytes in each, what works on one takes any T.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from hdnn_dist.kernels.vectors import REGISTERS, intrinsic
+from hdnn_dist.kernels.vectors import REGISTERS, VECTOR_BYTES, intrinsic
 
 VECTORS = 2  # of samples that are worked on side by side
+WIDE = VECTORS * VECTOR_BYTES
 LARGEST = REGISTERS // 4  # rows by VECTORS at a time: half of the registers
 SQUARE = 4  # rows and columns of A whose entries are summed at a time
 
@@ -85,7 +87,10 @@ def _weighted_rows(code: Any, rows: int, out: Any, o: Any, x: Any, terms: Any, f
 
         code.blocks(lanes * vectors, out.shape[1], block)
 
-    code.either(x.at_least(VECTORS), columns, x.lanes, 1)
+    if rows > 1:
+        columns(x.lanes)
+    else:
+        code.either(x.at_least(VECTORS), columns, x.lanes, 1)
 
 
 def summed_products(rows: int, columns: int) -> Callable[..., None]:
@@ -123,6 +128,9 @@ def summed_products(rows: int, columns: int) -> Callable[..., None]:
                 before = G.load(place, lanes=columns)
                 G.store(code.multiply_add(code.splat(scale, columns), share, before), place)
 
-        code.either(qs[0].at_least(side_by_side), samples, G.lanes, 1)
+        if rows * columns > 1:
+            samples(G.lanes)
+        else:
+            code.either(qs[0].at_least(side_by_side), samples, G.lanes, 1)
 
     return add

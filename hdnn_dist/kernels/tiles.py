@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-from hdnn_dist.kernels.registers import LARGEST, SQUARE, added_rows, new_rows, summed_products
+from hdnn_dist.kernels.registers import LARGEST, SQUARE, WIDE, added_rows, new_rows, summed_products
 
 FAST: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
@@ -32,35 +32,37 @@ def add_product(out, o, rows, x, terms, first, last, A, down, scale):
 
     The entry is that of the column's first row; those of its next rows are ``down`` further each.
     """
-    r = 0
-    while rows - r >= LARGEST:
+    r, wide = 0, out.shape[1] * out.itemsize >= WIDE
+    while wide and rows - r >= LARGEST:
         _add_most(out, o + r, x, terms, first, last, A, r * down, down, scale)
         r += LARGEST
-    if rows - r >= 4:
+    if wide and rows - r >= 4:
         _add_four(out, o + r, x, terms, first, last, A, r * down, down, scale)
         r += 4
-    if rows - r >= 2:
+    if wide and rows - r >= 2:
         _add_two(out, o + r, x, terms, first, last, A, r * down, down, scale)
         r += 2
-    if rows > r:
+    while rows > r:
         _add_one(out, o + r, x, terms, first, last, A, r * down, down, scale)
+        r += 1
 
 
 @njit(**FAST)
 def put_product(out, o, rows, x, terms, first, last, A, down, share, b, at):
     """out[o : o + rows] = share b[at : at + rows] + B x, with B as in ``add_product``."""
-    r = 0
-    while rows - r >= LARGEST:
+    r, wide = 0, out.shape[1] * out.itemsize >= WIDE
+    while wide and rows - r >= LARGEST:
         _put_most(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
         r += LARGEST
-    if rows - r >= 4:
+    if wide and rows - r >= 4:
         _put_four(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
         r += 4
-    if rows - r >= 2:
+    if wide and rows - r >= 2:
         _put_two(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
         r += 2
-    if rows > r:
+    while rows > r:
         _put_one(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
+        r += 1
 
 
 _square, _column, _row, _entry = (summed_products(rows, columns) for rows in (SQUARE, 1) for columns in (SQUARE, 1))
@@ -72,14 +74,15 @@ def outer(G, rows, columns, q, p, x, terms, first, scale):
 
     The rows of x and the entries of G_i are those of the terms from ``first`` on, as in ``add_product``.
     """
-    k = terms[first, 1]
-    for r in range(0, rows - SQUARE + 1, SQUARE):
-        for c in range(0, columns - SQUARE + 1, SQUARE):
+    k, wide = terms[first, 1], q[0].shape[1] * q[0].itemsize >= WIDE
+    tall, broad = (rows - rows % SQUARE, columns - columns % SQUARE) if wide else (0, 0)
+    for r in range(0, tall, SQUARE):
+        for c in range(0, broad, SQUARE):
             _square(G, k + r * columns + c, columns, q, p + r, x, terms, first + c, scale)
-        for c in range(columns - columns % SQUARE, columns):
+        for c in range(broad, columns):
             _column(G, k + r * columns + c, columns, q, p + r, x, terms, first + c, scale)
-    for r in range(rows - rows % SQUARE, rows):
-        for c in range(0, columns - SQUARE + 1, SQUARE):
+    for r in range(tall, rows):
+        for c in range(0, broad, SQUARE):
             _row(G, k + r * columns + c, columns, q, p + r, x, terms, first + c, scale)
-        for c in range(columns - columns % SQUARE, columns):
+        for c in range(broad, columns):
             _entry(G, k + r * columns + c, columns, q, p + r, x, terms, first + c, scale)
