@@ -47,9 +47,12 @@ def add_adjoint(out, o, x, tables, k, A, scale):
 
 @njit(**INLINE)
 def add_outer(G, tables, k, q, x, scale):
-    """The gradient of the rows of agent k += scale q x^T: its own rows of q, the blocks of x that it reads."""
+    """The gradient of the rows of agent k += scale q x^T: its own rows of q, the blocks of x that it reads.
+
+    q and x are tuples, of whose parts the products are added up.
+    """
     at = tables.blocks[k]
-    outer(G, at.height, at.reads_end - at.reads, (q,), at.row, (x,), tables.reads, at.reads, scale)
+    outer(G, at.height, at.reads_end - at.reads, q, at.row, x, tables.reads, at.reads, scale)
 
 
 @njit(**FAST)
@@ -135,8 +138,7 @@ def gradient_reverse(steps, tables, K, b, G, G_b, code, scale, x, u, s, q, undo,
             put_forward(q, u, tables, k, K, K.dtype.type(0), b)
             activate_both(code, s, q, row, rows)
             add_totals(G_b, tables, k, q, scale)
-            at = tables.blocks[k]
-            outer(G, rows, at.reads_end - at.reads, (q, s), row, (x, u), tables.reads, at.reads, scale)
+            add_outer(G, tables, k, (q, s), (x, u), scale)
         else:
             if undo != 0:
                 add_adjoint(f, row, s, tables, k, K, scale * undo)
@@ -173,13 +175,13 @@ def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, 
             activate_both(code, s, q, row, rows)
             add_totals(G_b, tables, k, q, scale)
             if alpha != 0:
-                add_outer(G, tables, k, q, x, scale * alpha)
+                add_outer(G, tables, k, (q,), (x,), scale * alpha)
         else:
             if undo != 0:
                 add_scaled(f, s, row, rows, scale * undo)
             add_linear(v, row, q, tables, k, K, scale * beta, scale * alpha)
             if beta != 0:
-                add_outer(G, tables, k, x, q, scale * beta)
+                add_outer(G, tables, k, (x,), (q,), scale * beta)
 
 
 @njit(**FAST)
@@ -196,9 +198,9 @@ def couple_gradient(first, last, tables, G, alpha, beta, f, g):
     """The gradient of A += alpha g f^T + beta f g^T, for C as in ``couple``."""
     for k in range(first, last):
         if alpha != 0:
-            add_outer(G, tables, k, g, f, alpha)
+            add_outer(G, tables, k, (g,), (f,), alpha)
         if beta != 0:
-            add_outer(G, tables, k, f, g, beta)
+            add_outer(G, tables, k, (f,), (g,), beta)
 
 
 @njit(**FAST)

@@ -18,9 +18,10 @@ from numba import njit, prange
 
 from hdnn_dist.kernels.compiled_activations import activate, activate_both
 from hdnn_dist.kernels.half_steps import (
-    add_linear,
+    add_forward,
     add_scaled,
     add_totals,
+    copy_rows,
     couple,
     couple_gradient,
     fill,
@@ -57,13 +58,6 @@ class Plan(NamedTuple):
     tables: Tables
     weights: np.ndarray
     A: np.ndarray
-
-
-@njit(**FAST)
-def copy(out, x):
-    for row in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[row, j] = x[row, j]
 
 
 def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, out, work, schedule):
@@ -180,8 +174,8 @@ def euler_forward(x, y, stored, every, layers, plan, gradient, pointwise, coupli
         _load(state, x, plan.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
             if len(stored) and (layer - layers[0]) % every == 0:
-                copy(stored[t, (layer - layers[0]) // every], state)
-            copy(after, state)
+                copy_rows(stored[t, (layer - layers[0]) // every], state, 0, state.shape[0])
+            copy_rows(after, state, 0, state.shape[0])
             for i in range(len(plan.half_steps)):
                 half = plan.half_steps[i]
                 _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, state, after, work, schedule)
@@ -204,16 +198,16 @@ def euler_backward(
         for number in range(stored.shape[1] - 1, -1, -1):
             start = layers[0] + number * every
             stop = min(start + every, layers[1])
-            copy(segment[0], stored[t, number])
+            copy_rows(segment[0], stored[t, number], 0, segment.shape[1])
             for layer in range(start, stop - 1):
                 before, after = segment[layer - start], segment[layer + 1 - start]
-                copy(after, before)
+                copy_rows(after, before, 0, before.shape[0])
                 for i in range(len(plan.half_steps)):
                     half = plan.half_steps[i]
                     _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, before, after, work,
                                schedule)  # fmt: skip
             for layer in range(stop - 1, start - 1, -1):
-                copy(leaving, grad)
+                copy_rows(leaving, grad, 0, grad.shape[0])
                 if plan.half_steps[0].replaces:
                     fill(leaving, 0, leaving.shape[0], leaving.dtype.type(0))
                 for i in range(len(plan.half_steps)):
@@ -240,7 +234,8 @@ def local_linear(tables, K, bias, alpha, beta, x, z, w):
     b, here, there = K[bias:], K.dtype.type(alpha), K.dtype.type(beta)
     for k in range(tables.agents):
         set_bias(z, tables, k, b)
-        add_linear(z, tables.blocks[k].row, x, tables, k, K, here, K.dtype.type(0))
+        if here != 0:
+            add_forward(z, tables.blocks[k].row, x, tables, k, K, here)
     return_rows(tables, K, there, x, w)
 
 
@@ -263,7 +258,8 @@ def local_adjoint(tables, K, G, alpha, beta, x, q, v):
     here, there = K.dtype.type(alpha), K.dtype.type(beta)
     fill(v, 0, v.shape[0], K.dtype.type(0))
     for k in range(tables.agents):
-        add_linear(v, tables.blocks[k].row, q, tables, k, K, there, K.dtype.type(0))
+        if there != 0:
+            add_forward(v, tables.blocks[k].row, q, tables, k, K, there)
     return_rows(tables, K, here, q, v)
     couple_gradient(0, tables.agents, tables, G, here, there, x, q)
 
