@@ -41,7 +41,7 @@ def test_weighted_rows(rows: int, dtype: type) -> None:
     @numba.njit
     def run(out, new, x, terms, A, down, scale):  # type: ignore[no-untyped-def]
         add(out, 1, x, terms, 1, 6, A, 2, down, scale)
-        put(new, 1, x, terms, 1, 6, A, 2, down, scale, A, 70)
+        put(new, 1, x, terms, 1, 6, A, 2, down, scale, A, 69)
 
     terms = np.column_stack([[9, 0, 3, 1, 6, 2, 9], [0, 5, 1, 4, 2, 7, 0]])
     A = normal(80, dtype=dtype)

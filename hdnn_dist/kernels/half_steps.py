@@ -35,7 +35,7 @@ def put_forward(out, x, tables, k, A, share, b):
     """out = share b + A x in the rows of agent k; ``b``: the biases of all agents."""
     at = tables.blocks[k]
     width = at.reads_end - at.reads
-    put_product(out, at.row, at.height, x, tables.reads, at.reads, at.reads_end, A, width, share, b, at.bias)
+    put_product(out, at.row, at.height, x, tables.reads, at.reads, at.reads_end, A, width, share, b, at.bias - at.row)
 
 
 @njit(**INLINE)

@@ -42,13 +42,13 @@ def added_rows(rows: int) -> Callable[..., None]:
 def new_rows(rows: int) -> Callable[..., None]:
     """The compiled function that puts weighted sums of rows of x into a fixed number of rows of ``out``.
 
-    out[o + r] = share * b[b_at + r] + the sum of ``added_rows``.
+    out[o + r] = share * b[b_at + o + r] + the sum of ``added_rows``.
     """
 
     @intrinsic
     def put(code: Any, out: Any, o: Any, x: Any, terms: Any, first: Any, last: Any, A: Any, at: Any, down: Any,
             share: Any, b: Any, b_at: Any) -> None:  # fmt: skip
-        start = [code.builder.fmul(share, b.load(code.add(b_at, r))) for r in range(rows)]
+        start = [code.builder.fmul(share, b.load(code.add(code.add(b_at, o), r))) for r in range(rows)]
 
         def after(r: int, total: Any, before: Any) -> Any:
             return code.builder.fadd(code.splat(start[r], total.type.count), total)

@@ -22,47 +22,37 @@ FAST: dict[str, Any] = {
 }
 INLINE = {**FAST, "inline": "always"}  # LLVM goes through a function again for each of those around it
 
-_add_most, _add_four, _add_two, _add_one = map(added_rows, (LARGEST, 4, 2, 1))
-_put_most, _put_four, _put_two, _put_one = map(new_rows, (LARGEST, 4, 2, 1))
 
+def _by_pieces(most, four, two, one):
+    """The compiled product of any number of rows, from those of ``LARGEST``, 4, 2 and one.
 
-@njit(**FAST)
-def add_product(out, o, rows, x, terms, first, last, A, down, scale):
-    """out[o : o + rows] += scale B x, by ``terms[first : last]``: one (row of x, entry of A) for every column of B.
-
-    The entry is that of the column's first row; those of its next rows are ``down`` further each.
+    B is given by ``terms[first : last]``: one (row of x, entry of A) for every column of B. The entry is that of the
+    column's first row; those of its next rows are ``down`` further each.
     """
-    r, wide = 0, out.shape[1] * out.itemsize >= WIDE
-    while wide and rows - r >= LARGEST:
-        _add_most(out, o + r, x, terms, first, last, A, r * down, down, scale)
-        r += LARGEST
-    if wide and rows - r >= 4:
-        _add_four(out, o + r, x, terms, first, last, A, r * down, down, scale)
-        r += 4
-    if wide and rows - r >= 2:
-        _add_two(out, o + r, x, terms, first, last, A, r * down, down, scale)
-        r += 2
-    while rows > r:
-        _add_one(out, o + r, x, terms, first, last, A, r * down, down, scale)
-        r += 1
+
+    @njit(**FAST)
+    def product(out, o, rows, x, terms, first, last, A, down, *rest):
+        r, wide = 0, out.shape[1] * out.itemsize >= WIDE
+        while wide and rows - r >= LARGEST:
+            most(out, o + r, x, terms, first, last, A, r * down, down, *rest)
+            r += LARGEST
+        if wide and rows - r >= 4:
+            four(out, o + r, x, terms, first, last, A, r * down, down, *rest)
+            r += 4
+        if wide and rows - r >= 2:
+            two(out, o + r, x, terms, first, last, A, r * down, down, *rest)
+            r += 2
+        while rows > r:
+            one(out, o + r, x, terms, first, last, A, r * down, down, *rest)
+            r += 1
+
+    return product
 
 
-@njit(**FAST)
-def put_product(out, o, rows, x, terms, first, last, A, down, share, b, at):
-    """out[o : o + rows] = share b[at : at + rows] + B x, with B as in ``add_product``."""
-    r, wide = 0, out.shape[1] * out.itemsize >= WIDE
-    while wide and rows - r >= LARGEST:
-        _put_most(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
-        r += LARGEST
-    if wide and rows - r >= 4:
-        _put_four(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
-        r += 4
-    if wide and rows - r >= 2:
-        _put_two(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
-        r += 2
-    while rows > r:
-        _put_one(out, o + r, x, terms, first, last, A, r * down, down, share, b, at + r)
-        r += 1
+# add_product(..., scale): out[o : o + rows] += scale B x
+# put_product(..., share, b, at): out[o : o + rows] = share b[at + o : at + o + rows] + B x
+add_product = _by_pieces(*map(added_rows, (LARGEST, 4, 2, 1)))
+put_product = _by_pieces(*map(new_rows, (LARGEST, 4, 2, 1)))
 
 
 _square, _column, _row, _entry = (summed_products(rows, columns) for rows in (SQUARE, 1) for columns in (SQUARE, 1))
@@ -72,7 +62,7 @@ _square, _column, _row, _entry = (summed_products(rows, columns) for rows in (SQ
 def outer(G, rows, columns, q, p, x, terms, first, scale):
     """G_i += scale q[p : p + rows] x^T, summed over the tile and over the parts of q and x, tuples of as many each.
 
-    The rows of x and the entries of G_i are those of the terms from ``first`` on, as in ``add_product``.
+    The rows of x and the entries of G_i are those of the terms from ``first`` on, as in the products.
     """
     k, wide = terms[first, 1], q[0].shape[1] * q[0].itemsize >= WIDE
     tall, broad = (rows - rows % SQUARE, columns - columns % SQUARE) if wide else (0, 0)
