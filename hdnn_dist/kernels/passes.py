@@ -33,7 +33,7 @@ from hdnn_dist.kernels.half_steps import (
     set_bias,
 )
 from hdnn_dist.kernels.tables import Tables
-from hdnn_dist.kernels.tiles import FAST
+from hdnn_dist.kernels.tiles import CALLED, FAST, INLINE
 from hdnn_dist.kernels.transfers import blank, load, miss, store
 
 # A half-step. ``source``, ``target``: parts; ``bias``: where it begins; F(x) = s(L x + b) with L = alpha K + beta K^T,
@@ -280,7 +280,6 @@ PASSES = (
     euler_forward,
     euler_backward,
 )
-PASS = {**FAST, "no_cpython_wrapper": False, "cache": True}
 
 
 def _digest() -> str:
@@ -296,7 +295,7 @@ def _compiled(parallel: bool) -> SimpleNamespace:
         inner = function.__name__.startswith("_")
         clone = FunctionType(function.__code__, names, function.__name__)
         clone.__qualname__ = f"{function.__name__}_{kind}"
-        options = {**FAST, "parallel": parallel} if inner else PASS
+        options = ({**FAST, "parallel": True} if parallel else INLINE) if inner else CALLED
         names[function.__name__] = njit(**options)(clone)
     return SimpleNamespace(**{function.__name__: names[function.__name__] for function in PASSES})
 

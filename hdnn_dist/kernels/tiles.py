@@ -16,10 +16,12 @@ from hdnn_dist.kernels.registers import LARGEST, SQUARE, WIDE, added_rows, new_r
 FAST: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
     "nogil": True,
+    "_nrt": False,  # no memory is allocated: numba refuses code that would, and has no references to count
     "error_model": "numpy",
-    "no_cpython_wrapper": True,  # called by the passes only
+    "no_cpython_wrapper": True,  # called by compiled code only
     "no_cfunc_wrapper": True,
 }
+CALLED = {**FAST, "no_cpython_wrapper": False, "cache": True}  # from Python
 INLINE = {**FAST, "inline": "always"}  # LLVM goes through a function again for each of those around it
 
 
