@@ -67,7 +67,7 @@ def draw_readout(agents: np.ndarray, features: np.ndarray, outputs: int, seed: i
         generator(seed, agent, READOUT_STREAM).standard_normal((count, outputs)) / np.sqrt(fan_in)
         for agent, count in zip(agents.tolist(), features.tolist(), strict=True)
     ]
-    return np.concatenate([np.empty((0, outputs)), *drawn]).T
+    return np.ascontiguousarray(np.concatenate([np.empty((0, outputs)), *drawn]).T)
 
 
 def draw_lift(agents: np.ndarray, features: np.ndarray, fan_in: int, seed: int) -> np.ndarray:

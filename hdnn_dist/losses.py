@@ -1,4 +1,8 @@
-"""Losses at the root: the value, its gradient by the logits, and the number of samples that are right."""
+"""Losses at the root: the value, the number of samples that are right, and the gradient by the logits.
+
+Over class numbers they are compiled on a processor (``kernels.compiled_training``); the torch form serves elsewhere,
+and as the check.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdnn_dist.choices import unknown
+from hdnn_dist.compiled_functions import compiled
+
+# of (logits, labels, told), which writes the mean loss, the number of samples that are right and, where ``told`` is
+# longer than two, the gradient by the logits into it; ``ValueError`` for class numbers out of range
+Judge = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -29,33 +38,30 @@ class Loss:
     integer: bool
 
     def check(self, labels: Tensor | None, batch: int, classes: int, dtype: torch.dtype) -> Tensor:
-        """``labels``, or ``ValueError`` if the root has none or they do not fit the batch and the classes."""
+        """``labels``, or ``ValueError`` if the root has none, or of a shape or type that does not fit."""
         if labels is None:
             raise ValueError("the rank that owns the readout's root needs labels, and got None: pass them to loss()")
-        if self.integer:
-            return self._check_classes(labels, batch, classes)
-        if labels.shape != (batch, classes) or labels.dtype != dtype:
+        if self.integer and (labels.shape != (batch,) or labels.dtype != torch.int64):
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
+                f"{self.name} needs ({batch},) class numbers of type torch.int64; convert them with .long()"
+            )
+        if not self.integer and (labels.shape != (batch, classes) or labels.dtype != dtype):
             raise ValueError(
                 f"targets have shape {tuple(labels.shape)} and type {labels.dtype}: {self.name} with {classes} outputs "
                 f"and a batch of {batch} needs {(batch, classes)} of the network's {dtype}"
             )
         return labels
 
-    def _check_classes(self, labels: Tensor, batch: int, classes: int) -> Tensor:
-        """Range on the CPU only: on CUDA reading it would stall the device, and the loss kernel checks it there."""
-        if labels.shape != (batch,) or labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
-                f"{self.name} needs ({batch},) class numbers of type torch.int64; convert them with .long()"
-            )
-        if labels.is_cpu and labels.numel():
+    def check_range(self, labels: Tensor, classes: int) -> None:
+        """``ValueError`` for class numbers out of range; not on CUDA, where looking would stall and torch checks."""
+        if self.integer and labels.is_cpu and labels.numel():
             least, most = (int(end) for end in labels.aminmax())
             if least < 0 or most >= classes:
                 raise ValueError(
                     f"labels run from {least} to {most}: "
                     f"with {classes} classes they must lie between 0 and {classes - 1}"
                 )
-        return labels
 
 
 def _softmax_gradient(logits: Tensor, labels: Tensor) -> Tensor:
@@ -148,3 +154,21 @@ def loss_function(name: str, classes: int) -> Loss:
     if name == "binary_cross_entropy" and classes != 2:
         raise ValueError(f"binary_cross_entropy was given {classes} classes: it separates 2; use 'cross_entropy'")
     return LOSSES[name]
+
+
+def judge(loss: Loss, classes: int, kernel: str, like: Tensor) -> Judge:
+    """What judges logits of the type and device of ``like``; ``kernel``: of the network, "torch" for the torch form."""
+    function = compiled(loss.name, kernel, like) if loss.integer else None
+
+    def fast(logits: Tensor, labels: Tensor, told: Tensor) -> None:
+        assert function is not None
+        if not function(logits.numpy(), labels.contiguous().numpy(), told.numpy()):
+            loss.check_range(labels, classes)
+
+    def portable(logits: Tensor, labels: Tensor, told: Tensor) -> None:
+        loss.check_range(labels, classes)
+        told[0], told[1] = loss.value(logits, labels), loss.correct(logits, labels)
+        if len(told) > 2:
+            told[2:] = loss.gradient(logits, labels).flatten()
+
+    return portable if function is None else fast

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan, prod
+from functools import cached_property
+from math import isnan, nan, prod
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hdnn_dist.initial import draw_readout
-from hdnn_dist.losses import loss_function
+from hdnn_dist.losses import Judge, judge, loss_function
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import Agents
 from hdnn_dist.tree import Tree
@@ -54,6 +55,7 @@ class Readout(nn.Module):
         self.tree = Tree(agents, self.root, self.at)
         self.everyone = self.tree if at is None else Tree(agents, self.root)
         self._positions = tuple(positions)
+        self._kernel = net.kernel
         self._tables(net, prod(positions))
         read = net.features * prod(positions)
         drawn = draw_readout(self._readers, read[self._readers], self.outputs, net.seed, int(read[self.at].sum()))
@@ -91,6 +93,21 @@ class Readout(nn.Module):
         loss, self.correct = _Loss.apply(self._read(y), self.weights, self.bias, labels, self, torch.is_grad_enabled())
         return loss
 
+    def backward(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What ``loss(y, labels).backward()`` does, with one node of autograd less; returns the loss, which has none.
+
+        Gradients add to what the parameters hold already, the head's and those of everything that led to ``y``.
+        """
+        read = self._read(y)
+        with torch.no_grad():
+            loss, self.correct, grad = self._judge(read, labels, train=True)
+            grad_read, *grads = self._gradients(read, self.weights, grad)
+            for parameter, own in zip((self.weights, self.bias), grads, strict=True):
+                if parameter.requires_grad:
+                    parameter.grad = own if parameter.grad is None else parameter.grad.add_(own)
+        read.backward(grad_read)
+        return loss
+
     def _read(self, y: Tensor) -> Tensor:
         """(batch, rows that are read times positions)."""
         if tuple(y.shape[2:]) != self._positions:
@@ -104,34 +121,46 @@ class Readout(nn.Module):
         """Logits (batch, outputs) at the root, after one pass up the tree; (batch, 0) elsewhere."""
         root = self.tree.is_root
         if self.tree.parts == 1:
-            each = F.linear(y, weights, bias if root else None).unsqueeze(0)
-        else:
-            each = torch.matmul(y, self._by_part(weights).mT)
-            if root:
-                each[self.tree.root_part] += bias
+            logits = F.linear(y, weights, bias if root else None)
+            self.tree.reduce(logits.view(1, -1))
+            return logits if root else logits.new_empty(len(y), 0)
+        each = torch.matmul(y, self._by_part(weights).mT)
+        if root:
+            each[self.tree.root_part] += bias
         self.tree.reduce(each.flatten(1))
         return each[self.tree.root_part] if root else each.new_empty(len(y), 0)
 
-    def _at_root(self, logits: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss, correct), and the gradient of the loss by the logits (batch, outputs) if ``train``."""
-        labels = self.criterion.check(labels, len(logits), self.classes, logits.dtype)
-        loss, correct = self.criterion.value(logits, labels), self.criterion.correct(logits, labels)
-        grad = self.criterion.gradient(logits, labels) if train else logits[:0]
-        return loss, correct.to(loss.dtype), grad
+    def _judge(self, y: Tensor, labels: Tensor | None, train: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss, correct), and the gradient by the logits (parts, batch, outputs) if ``train``, on every rank.
 
-    def _unknown(self, y: Tensor, train: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """What stands for ``_at_root`` on ranks that are told, and at a root that fails."""
-        nan = y.new_full((), torch.nan)
-        return nan, nan, y.new_zeros(len(y) if train else 0, self.outputs)
+        A root that refuses its labels tells the others, so that all raise.
+        """
+        logits = self._sum(y, self.weights, self.bias)
+        failure: ValueError | None = None
+        told = y.new_empty(2 + (len(y) * self.outputs if train else 0))
+        try:
+            if self.tree.is_root:
+                labels = self.criterion.check(labels, len(logits), self.classes, logits.dtype)
+                self._judge_logits(logits, labels, told)
+        except ValueError as error:
+            failure = error
+            told.fill_(nan)
+        (loss, correct), grad = self._down(told)
+        if failure is not None or (correct.is_cpu and isnan(correct.item())):  # on CUDA looking would stall
+            raise failure or ValueError(f"rank {self.agents.owner[self.root]} refused its labels: see its message")
+        return loss, correct, grad.view(len(grad), len(y), self.outputs if train else 0)
 
-    def _down(self, loss: Tensor, correct: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The root's on every rank; its gradient for the agents that are read only: (parts, batch, outputs)."""
+    @cached_property
+    def _judge_logits(self) -> Judge:
+        return judge(self.criterion, self.classes, self._kernel, self.weights)
+
+    def _down(self, told: Tensor) -> tuple[Tensor, Tensor]:
+        """The root's (loss, correct), and its gradient (parts, batch times outputs) for the agents that are read."""
         if self.tree is self.everyone:
-            losses, corrects, grads = self.tree.spread(loss, correct, grad)
-        else:
-            losses, corrects = self.everyone.spread(loss, correct)
-            (grads,) = self.tree.spread(grad) if grad.numel() else (grad,)
-        return losses[0], corrects[0], grads
+            every = self.tree.spread(told)
+            return every[0, :2].clone(), every[:, 2:]
+        grad = told[2:]
+        return self.everyone.spread(told[:2])[0].clone(), self.tree.spread(grad) if len(grad) else grad.unsqueeze(0)
 
     def _by_part(self, weights: Tensor) -> Tensor:
         """(parts, outputs, rows): the weights of each component of the tree, zero elsewhere."""
@@ -176,15 +205,7 @@ class _Loss(torch.autograd.Function):
     def forward(
         ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, labels: Tensor | None, head: Readout, train: bool
     ) -> tuple[Tensor, Tensor]:
-        logits = head._sum(y, weights, bias)
-        failure: ValueError | None = None
-        try:
-            told = head._at_root(logits, labels, train) if head.tree.is_root else head._unknown(y, train)
-        except ValueError as error:
-            failure, told = error, head._unknown(y, train)
-        loss, correct, grad = head._down(*told)
-        if failure is not None or (correct.is_cpu and isnan(correct.item())):  # on CUDA looking would stall
-            raise failure or ValueError(f"rank {head.agents.owner[head.root]} refused its labels: see its message")
+        loss, correct, grad = head._judge(y, labels, train)
         ctx.head = head
         ctx.save_for_backward(y, weights, grad)
         ctx.mark_non_differentiable(correct)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hdnn_dist.architectures import HalfStep
 from hdnn_dist.choices import unknown
+from hdnn_dist.compiled_functions import compiled
 from hdnn_dist.forms import Gradient, Skew
 from hdnn_dist.network import HDNN
 from hdnn_dist.norms import RowNorms, coupling_norm
@@ -35,8 +36,13 @@ def smoothness(net: HDNN, alpha: float, scale: str = "multiply") -> Tensor:
 
 def add_smoothness_gradient(net: HDNN, alpha: float, scale: str = "multiply") -> None:
     """Add the gradient of ``smoothness`` to that of the weights: what its backward pass would, for less."""
-    assert net.weights.grad is not None
-    net.plan.add_differences(net.weights.grad, net.weights.detach(), _smoothness_factor(net, alpha, scale))
+    grad, weights, factor = net.weights.grad, net.weights.detach(), _smoothness_factor(net, alpha, scale)
+    assert grad is not None
+    function = compiled("add_differences", net.kernel, weights) if net.plan.alike else None
+    if function is None:
+        net.plan.add_differences(grad, weights, factor)
+    else:
+        function(grad.numpy(), weights.numpy(), factor)
 
 
 def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:

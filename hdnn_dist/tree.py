@@ -67,19 +67,13 @@ class Tree:
         for level, field in zip(self._levels, self._fields(values.shape[1], values.dtype), strict=True):
             level.broadcast(field, values)
 
-    def spread(self, *tensors: Tensor) -> list[Tensor]:
-        """The root's tensors on every rank, (parts, *shape) each, by one message an edge; other ranks give shapes."""
-        sizes = [tensor.numel() for tensor in tensors]
-        if not self._levels:  # nobody is elsewhere
-            self._down.record(sum(sizes) * tensors[0].element_size(), 0, 0)
-            return [tensor.expand(self.parts, *tensor.shape) for tensor in tensors]
-        sent = torch.cat([tensor.flatten() for tensor in tensors])
-        values = sent.expand(self.parts, -1).contiguous()
+    def spread(self, vector: Tensor) -> Tensor:
+        """(parts, width): the root's vector in every row, on every rank; the others give one of its shape."""
+        values = vector.expand(self.parts, -1)
+        if self._levels:
+            values = values.contiguous()
         self.broadcast(values)
-        return [
-            part.reshape(self.parts, *tensor.shape)
-            for part, tensor in zip(values.split(sizes, 1), tensors, strict=True)
-        ]
+        return values
 
     def sum(self, vector: Tensor) -> Tensor:
         """The sum of one vector per rank, on every rank."""

@@ -233,7 +233,21 @@ def check_readout(problem: Problem, world: World) -> None:
         assert relative_error(head.weights.grad, mine(problem, agents, head, W.grad)) < TOLERANCE
     if head.tree.is_root:
         assert relative_error(head.bias.grad, c.grad) < TOLERANCE
+    check_eager(head, y, loss, labels if head.tree.is_root else None)
     check_logits(head, y, logits.detach(), full, loss, labels)
+
+
+def check_eager(head: Readout, y: Tensor, loss: Tensor, labels: Tensor | None) -> None:
+    """``backward`` is ``loss`` and its backward pass, bit for bit, and adds to the gradients that are there."""
+    once = [part.grad for part in (y, *head.parameters()) if part.grad is not None]
+    again = y.detach().clone().requires_grad_()
+    for times in (1, 2):
+        for part in (again, *head.parameters()) if times == 1 else ():
+            part.grad = None
+        assert torch.equal(head.backward(2 * again / 2, labels), loss.detach())
+        twice = [part.grad for part in (again, *head.parameters()) if part.grad is not None]
+        assert len(twice) == len(once)
+        assert all(torch.equal(now, times * before) for now, before in zip(twice, once, strict=True))
 
 
 def check_logits(head: Readout, y: Tensor, logits: Tensor, full: Tensor, loss: Tensor, labels: Tensor) -> None:

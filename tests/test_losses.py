@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
 from torch import Tensor
 
-from hdnn_dist.losses import LOSSES, loss_function
+from hdnn_dist import compiled_functions
+from hdnn_dist.losses import LOSSES, judge, loss_function
 
 LOG3 = math.log(3.0)
 TWO_LOGITS = torch.tensor([[0.0, LOG3], [LOG3, 0.0]])  # probabilities 1/4 and 3/4
@@ -27,9 +29,10 @@ OUTPUTS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
 )
 def test_value_and_correct(name: str, logits: Tensor, labels: Tensor, value: float, correct: int) -> None:
     """The mean over the batch, so that the learning rate does not depend on the batch's size."""
-    loss = loss_function(name, 2)
-    assert float(loss.value(logits, loss.check(labels, 2, 2, torch.float32))) == pytest.approx(value)
-    assert int(loss.correct(logits, labels)) == correct
+    for kernel in ("torch", "auto"):
+        told = torch.full((2,), torch.nan)
+        judge(loss_function(name, 2), 2, kernel, logits)(logits, labels, told)
+        assert told.tolist() == pytest.approx([value, correct])
 
 
 @pytest.mark.parametrize(
@@ -45,8 +48,51 @@ def test_the_gradient_is_that_of_the_value(name: str, outputs: int, labels: Tens
     logits = torch.linspace(-3, 4, 7 * outputs, dtype=torch.float64).reshape(7, outputs).sin().mul(3)
     logits[2] *= 1e3
     logits.requires_grad_()
-    (expected,) = torch.autograd.grad(LOSSES[name].value(logits, labels), logits)
-    torch.testing.assert_close(LOSSES[name].gradient(logits.detach(), labels), expected, rtol=1e-12, atol=1e-15)
+    value = LOSSES[name].value(logits, labels)
+    (expected,) = torch.autograd.grad(value, logits)
+    for kernel in ("torch", "auto"):
+        told = torch.full((2 + expected.numel(),), torch.nan, dtype=expected.dtype)
+        judge(LOSSES[name], max(outputs, 2), kernel, logits)(logits.detach(), labels, told)
+        torch.testing.assert_close(told[2:].view_as(expected), expected, rtol=1e-12, atol=1e-15)
+        assert told[0].item() == pytest.approx(value.item(), rel=1e-13)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "binary_cross_entropy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_compiled_form_is_the_torch_form(name: str, dtype: torch.dtype) -> None:
+    """To rounding, in a batch of many samples too; and what is not finite stays so."""
+    loss, generator = LOSSES[name], torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(300, loss.outputs(2), generator=generator, dtype=dtype)
+    labels = torch.randint(0, 2, (300,), generator=generator)
+    torch_form, compiled = (judge(loss, 2, kernel, logits) for kernel in ("torch", "auto"))
+    assert torch_form.__qualname__ != compiled.__qualname__
+    for spoiled in (None, torch.nan, torch.inf):
+        if spoiled is not None:
+            logits[7] = spoiled
+        expected, told = torch.zeros(2, 2 + logits.numel(), dtype=dtype)
+        torch_form(logits, labels, expected)
+        compiled(logits, labels, told)
+        torch.testing.assert_close(told, expected, equal_nan=True, rtol=4 * torch.finfo(dtype).eps, atol=1e-9)
+
+
+def test_it_is_compiled_once() -> None:
+    """For the types that it is called with: another signature would be compiled at the first step."""
+    for loss in (LOSSES["cross_entropy"], LOSSES["binary_cross_entropy"]):
+        logits = torch.zeros(4, loss.outputs(2))
+        told, function = torch.zeros(2 + logits.numel()), compiled_functions.compiled(loss.name, "auto", logits)
+        assert function is not None
+        before = list(function.signatures)
+        judge(loss, 2, "auto", logits)(logits, torch.zeros(8, dtype=torch.int64)[::2], told)
+        assert function.signatures == before
+
+
+def test_what_cannot_be_compiled_is_judged_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hdnn_dist.kernels.compiled_training", None)
+    compiled_functions._compiled.cache_clear()
+    told = torch.zeros(2)
+    judge(LOSSES["cross_entropy"], 2, "auto", TWO_LOGITS)(TWO_LOGITS, torch.tensor([1, 0]), told)
+    assert told.tolist() == pytest.approx([math.log(4 / 3), 2])
+    compiled_functions._compiled.cache_clear()
 
 
 def test_what_a_model_says_of_a_sample() -> None:
@@ -74,8 +120,6 @@ def test_outputs(name: str, classes: int, outputs: int) -> None:
         ("cross_entropy", torch.zeros(3), "type torch.float32.*class numbers of type torch.int64"),
         ("cross_entropy", torch.zeros(3, dtype=torch.int32), "type torch.int32"),
         ("mean_squared_error", torch.zeros(3, 4, dtype=torch.float64), "type torch.float64.*network's torch.float32"),
-        ("cross_entropy", torch.tensor([0, 4, 1]), "run from 0 to 4: with 4 classes they must lie between 0 and 3"),
-        ("cross_entropy", torch.tensor([0, -1, 1]), "run from -1 to 1"),
         ("mean_squared_error", torch.zeros(3), r"shape \(3,\) and .*4 outputs and a batch of 3 needs \(3, 4\)"),
     ],
 )
@@ -85,8 +129,28 @@ def test_labels_that_do_not_fit(name: str, labels: Tensor | None, words: str) ->
         loss_function(name, 4).check(labels, batch=3, classes=4, dtype=torch.float32)
 
 
-def test_an_empty_batch_has_no_range() -> None:
-    assert len(loss_function("cross_entropy", 2).check(torch.zeros(0, dtype=torch.int64), 0, 2, torch.float32)) == 0
+@pytest.mark.parametrize("kernel", ["torch", "auto"])
+@pytest.mark.parametrize(
+    ("name", "classes", "labels", "words"),
+    [
+        ("cross_entropy", 4, [0, 4, 1], "run from 0 to 4: with 4 classes they must lie between 0 and 3"),
+        ("cross_entropy", 4, [0, -1, 1], "run from -1 to 1"),
+        ("binary_cross_entropy", 2, [0, 1, 2], "run from 0 to 2: with 2 classes they must lie between 0 and 1"),
+    ],
+)
+def test_labels_out_of_range(kernel: str, name: str, classes: int, labels: list[int], words: str) -> None:
+    loss = loss_function(name, classes)
+    logits = torch.zeros(3, loss.outputs(classes))
+    with pytest.raises(ValueError, match=words):
+        judge(loss, classes, kernel, logits)(logits, torch.tensor(labels), torch.empty(2))
+
+
+@pytest.mark.parametrize("kernel", ["torch", "auto"])
+def test_an_empty_batch_has_no_range(kernel: str) -> None:
+    logits, told = torch.zeros(0, 2), torch.zeros(2)
+    judge(LOSSES["cross_entropy"], 2, kernel, logits)(logits, torch.zeros(0, dtype=torch.int64), told)
+    assert told[0].isnan()
+    assert told[1] == 0
 
 
 def test_unknown_or_unfit_losses() -> None:

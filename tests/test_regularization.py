@@ -72,11 +72,14 @@ def test_weight_penalties_are_half_a_squared_norm(net: HDNN) -> None:
 
 @pytest.mark.parametrize("graphs", [None, ["path", "ring", "ring", "path", "ring"]])
 @pytest.mark.parametrize("scale", ["multiply", "divide"])
-def test_gradients_that_are_added_are_those_of_the_penalties(scale: str, graphs: list[str] | None) -> None:
+@pytest.mark.parametrize("kernel", ["torch", "auto"])
+def test_gradients_that_are_added_are_those_of_the_penalties(kernel: str, scale: str, graphs: list[str] | None) -> None:
     """As training adds them, for layers that are alike and for a graph per layer."""
     ring, path = CommunicationGraph.ring(4), CommunicationGraph.path(4)
     each = None if graphs is None else [ring if name == "ring" else path for name in graphs]
-    net = HDNN(place(ring, connect("local")), 2, 5, STEP, graphs=each, initial="normal", dtype=torch.float64)
+    net = HDNN(
+        place(ring, connect("local")), 2, 5, STEP, graphs=each, initial="normal", kernel=kernel, dtype=torch.float64
+    )
     head = Readout(net.agents, net)
     (smoothness(net, ALPHA, scale) + weight_penalty(net, 2.0) + weight_penalty(head, 3.0)).backward()
     expected = [net.weights.grad, head.weights.grad]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from hdnn_dist.data import batches
@@ -109,10 +110,10 @@ class Trainer:
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
         config, began = self.job.config, time.perf_counter()
         device, results = self.job.net.weights.device, []
-        order = batches(len(self.job.train), config.batch_size, config.seed, epoch)
-        for step, index in enumerate(order):
+        order = np.concatenate([*batches(len(self.job.train), config.batch_size, config.seed, epoch)])
+        for step, index in enumerate(torch.as_tensor(order, device=device).split(config.batch_size)):
             self._at = f"epoch {epoch + 1}, step {step + 1}"
-            results.append((len(index), *self._step(torch.as_tensor(index, device=device))))
+            results.append((len(index), *self._step(index)))
             on_step(epoch, step)
         loss_sum, correct = _totals(results)
         self._seconds += time.perf_counter() - began
@@ -145,7 +146,7 @@ class Trainer:
         """The thorough check, before the weights move."""
         job, (x, y) = self.job, self._last
         gradients = [parameter.grad for parameter in self.parameters]
-        if not all_finite(job.head.everyone, y, loss.detach(), *gradients):
+        if not all_finite(job.head.everyone, y, loss, *gradients):
             raise diverged(job, [x], self._at)
 
     def _suspects(self, last: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -158,11 +159,10 @@ class Trainer:
         """One step of the optimiser; the mean loss of the batch, and the number of its samples that were right."""
         job, penalties, clip = self.job, self.job.config.penalties, self.job.config.optimizer.clip
         x, labels = job.train.batch(index)
-        y = job.forward(x)
-        loss = job.head.loss(y, labels)
         for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
+        y = job.forward(x)
+        loss = job.head.backward(y, labels)
         if penalties.smoothness:
             add_smoothness_gradient(job.net, penalties.smoothness, penalties.smoothness_scale)
         if penalties.weights:
@@ -180,4 +180,4 @@ class Trainer:
         if job.project is not None:
             job.project()
         self.schedule.step()
-        return loss.detach(), job.head.correct
+        return loss, job.head.correct

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -40,8 +41,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: Tree)
     """Scale all gradients so that their norm over the whole network is at most ``limit``; one sum along the tree."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
-    norm = tree.sum(norms.dot(norms)).sqrt()
-    scale = limit / norm
-    if scale.is_cpu and scale >= 1:  # on a GPU, looking would wait for it
-        return
-    torch._foreach_mul_(gradients, scale.clamp_(max=1))
+    square = tree.sum(norms.dot(norms))
+    if not square.is_cpu:  # looking would wait for the device
+        torch._foreach_mul_(gradients, (limit / square.sqrt()).clamp_(max=1))
+    elif not (norm := math.sqrt(square.item())) <= limit:
+        torch._foreach_mul_(gradients, limit / norm)

@@ -1,0 +1,35 @@
+"""Small compiled functions beside the passes, where they can be had."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., Any]
+
+
+def compiled(name: str, kernel: str, like: Tensor) -> Function | None:
+    """That function of ``kernels.compiled_training`` for numbers of the type and device of ``like``; it takes arrays.
+
+    ``kernel``: of the network. ``None`` where "torch" was asked for, and where nothing can be compiled, of which the
+    network warns.
+    """
+    return _compiled(name, like.dtype) if kernel != "torch" and like.is_cpu else None
+
+
+@cache
+def _compiled(name: str, dtype: torch.dtype) -> Function | None:
+    """Compiled here, or read from the cache, so that it fails here."""
+    try:
+        module = importlib.import_module("hdnn_dist.kernels.compiled_training")
+        numba = importlib.import_module("numba")
+        function: Any = getattr(module, name)
+        function.compile(module.signature(name, numba.from_dtype(torch.empty((), dtype=dtype).numpy().dtype)))
+    except Exception:  # numba raises errors of many kinds for what it cannot compile, cache or import
+        return None
+    return function  # type: ignore[no-any-return]
