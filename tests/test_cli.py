@@ -24,6 +24,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import cli
+from hdnn_dist.training import analysing
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.runs import RunFolder
 from hdnn_dist.transport import TransportError
@@ -367,6 +368,17 @@ class TestAnalyze:
         result = hdnn_dist("analyze")
         assert (result.exit_code, result.stdout) == (2, "")
         assert one_line(result.stderr).startswith("hdnn-dist: error: RUN is missing: give the folder")
+
+    @pytest.mark.parametrize("name", ["counterexample", "depth", "controls"])
+    def test_a_file_for_a_folder_is_refused_before_anything_is_computed(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for computes in ("solve", "depth_sweep", "measure"):
+            monkeypatch.setattr(analysing, computes, None)
+        (tmp_path / "file").touch()
+        result = hdnn_dist("analyze", name, "--run-dir", str(tmp_path / "file"))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert one_line(result.stderr).endswith("file is a file: choose another")
 
     @pytest.mark.parametrize("damaged", ["", "{", "[0.5]", '{"step": 2', '{"step": 2, "norms": [0.1, "a"]}'])
     def test_damaged_gradients_are_named_before_all_else(self, damaged: str, run: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hdnn_dist.analysis.sensitivity import spread
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.network import HDNN
-from hdnn_dist.placement import place
+from hdnn_dist.placement import Agents, place
 from hdnn_dist.plots.controls import draw_controls
 from hdnn_dist.plots.sensitivity import (
     draw_counterexample,
@@ -32,6 +32,7 @@ from hdnn_dist.training.config import load_config
 from hdnn_dist.training.controls import CONTROLS, measure
 from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 from hdnn_dist.transport import World
+from hdnn_dist.tree import Tree
 
 NAMED = ("counterexample", "depth", "controls")
 MOST_ROWS = 12
@@ -62,13 +63,15 @@ def analyse_run(path: Path, world: World) -> Analysis:
     layers act at every pixel. Raises ``ValueError`` for a folder that is no finished run.
     """
     job = _trained(path, world)
+    with agreed(job.head.everyone):
+        gradients = _recorded_gradients(path / GRADIENTS) if job.is_root else []
     state = _first_state(job)
     table = sensitivity_table(job.net, state, spread(job.net.layers, MOST_ROWS))
     residuals = layer_residuals(job.net, state)
     found = Analysis()
     with agreed(job.head.everyone):
         if job.is_root:
-            written = _write_run(path, job, table, residuals)
+            written = _write_run(path, job, table, residuals, gradients)
             found = Analysis(written, [{name: row[name] for name in SHOWN} for row in table], _notes(path, residuals))
     return found
 
@@ -76,8 +79,8 @@ def analyse_run(path: Path, world: World) -> Analysis:
 def analyse_counterexample(path: Path) -> Analysis:
     """The slowly varying system whose BSM diverges: its numbers and its picture."""
     eps = 0.1
-    found = solve(eps)
     _make(path)
+    found = solve(eps)
     every = max(len(found.t) // 200, 1)
     numbers = {"eps": eps, "t": found.t[::every], "y": found.y[::every], "bsm": found.bsm[::every]}
     return Analysis(
@@ -93,13 +96,13 @@ def analyse_counterexample(path: Path) -> Analysis:
 def analyse_depth(path: Path, world: World) -> Analysis:
     """Norms of d y_N / d y_0 for 4 to 4096 layers with random weights on a ring of 8 agents: H2, H1-J1 and the MLP."""
     agents = place(CommunicationGraph.ring(8), world)
+    _make_at_root(path, agents)
     norms = {}
     for architecture in SWEPT:
         net = HDNN(agents, 2, DEPTHS[-1], SWEEP_STEP, architecture, SWEEP_SEED, dtype=torch.float64)
         norms[architecture] = depth_sweep(net, _sample(net), DEPTHS)
     if world.rank:
         return Analysis()
-    _make(path)
     content = {"graph": agents.graph.name, "step": SWEEP_STEP, "seed": SWEEP_SEED, "layers": DEPTHS, "norms": norms}
     rows = [{"layers": N, **{name: each[at] for name, each in norms.items()}} for at, N in enumerate(DEPTHS)]
     written = [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png")]
@@ -108,10 +111,10 @@ def analyse_depth(path: Path, world: World) -> Analysis:
 
 def analyse_controls(path: Path, world: World) -> Analysis:
     """What smoothness, weight penalty and decay, projection and damping do to a small network, weaker and stronger."""
+    _make_at_root(path, place(CommunicationGraph.ring(8), world))
     tables, networks = [measure(control, world) for control in CONTROLS], [control.network for control in CONTROLS]
     if world.rank:
         return Analysis()
-    _make(path)
     content = [
         {"key": control.key, "network": network, "settings": control.settings, "rows": rows}
         for control, network, rows in zip(CONTROLS, networks, tables, strict=True)
@@ -143,8 +146,13 @@ def _first_state(job: Job) -> torch.Tensor:
     return state if job.lift is None else state[:, :, state.shape[2] // 2, state.shape[3] // 2]
 
 
-def _write_run(path: Path, job: Job, table: list[dict[str, Any]], residuals: list[float] | None) -> list[Path]:
-    gradients = _recorded_gradients(path / GRADIENTS)
+def _write_run(
+    path: Path,
+    job: Job,
+    table: list[dict[str, Any]],
+    residuals: list[float] | None,
+    gradients: list[tuple[int, list[float]]],
+) -> list[Path]:
     net = job.net
     where = "first sample" if job.lift is None else "central pixel of the first image"
     about = {
@@ -204,6 +212,13 @@ def _make(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"--run-dir {path} is a file: choose another")
     path.mkdir(parents=True, exist_ok=True)
+
+
+def _make_at_root(path: Path, agents: Agents) -> None:
+    """Before anything is computed; what is wrong there is raised on every rank."""
+    with agreed(Tree(agents)):
+        if not agents.world.rank:
+            _make(path)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> Path:
