@@ -17,7 +17,7 @@ from hdnn_dist.forms import Blocks, Direct, Form, Gradient, Skew, Transposed
 from hdnn_dist.halo import Field
 from hdnn_dist.kernels.compiled_activations import CODES
 from hdnn_dist.kernels.passes import SERIAL
-from hdnn_dist.kernels.tables import Tables, no_tables, schedule_of, tables_of
+from hdnn_dist.kernels.tables import Schedule, Tables, no_tables, schedule_of, tables_of
 
 
 class Compiled(Form):
@@ -28,15 +28,7 @@ class Compiled(Form):
         return tables_of(self.layout)
 
     @cached_property
-    def _steps(self) -> np.ndarray:
-        return schedule_of(self._tables, 1).steps
-
-    @cached_property
     def _s(self) -> Tensor:
-        return self._rows(self.layout.halo.rows)
-
-    @cached_property
-    def _q(self) -> Tensor:
         return self._rows(self.layout.halo.rows)
 
     def _rows(self, count: int) -> Tensor:
@@ -50,12 +42,21 @@ class Compiled(Form):
 class CompiledGradient(Compiled, Gradient):
     """K^T s(K x + b)."""
 
+    @cached_property
+    def _schedule(self) -> Schedule:
+        return schedule_of(self._tables, 1)
+
+    @cached_property
+    def _responses(self) -> Tensor:
+        """s, and q in reverse, in the rows of the schedule."""
+        return torch.zeros(2, int(self._schedule.rows[0]), self.width, dtype=self.dtype)
+
     def forward(self, at: Blocks, x: Field) -> Tensor:
         f = self._result
         x.gather()
         f.data.zero_()
-        SERIAL.local_forward(self._steps, self._tables, at.flat.numpy(), self.layout.bias_at(at.bias), self._code,
-                             x.data.numpy(), self._s.numpy(), f.data.numpy())  # fmt: skip
+        SERIAL.local_forward(self._schedule, self._tables, at.flat.numpy(), self.layout.bias_at(at.bias), self._code,
+                             x.data.numpy(), self._responses[0].numpy(), f.data.numpy())  # fmt: skip
         f.scatter_add()
         return f.local
 
@@ -67,9 +68,9 @@ class CompiledGradient(Compiled, Gradient):
         entering.copy_(x.data[:, self.width :])
         f.zero_()
         v.zero_()
-        SERIAL.local_reverse(self._steps, self._tables, at.flat.numpy(), grad.flat.numpy(),
+        SERIAL.local_reverse(self._schedule, self._tables, at.flat.numpy(), grad.flat.numpy(),
                              self.layout.bias_at(at.bias), self._code, rebuild, state.numpy(), entering.numpy(),
-                             self._s.numpy(), self._q.numpy(), f.numpy(), v.numpy())  # fmt: skip
+                             *self._responses.numpy(), f.numpy(), v.numpy())  # fmt: skip
         fv.data[:, -self.width :] = v
         if rebuild:
             fv.data[:, : self.width] = f
@@ -160,11 +161,12 @@ def compiled(architecture: Architecture) -> Architecture:
 
 def compile_forms(gradient: bool, dtype: torch.dtype) -> None:
     """Compile the calls of one kind of form for one type, or read them from the cache, by one over no agent."""
-    none, tables = np.zeros(0, dtype=np.int64), no_tables()
+    tables = no_tables()
+    schedule = schedule_of(tables, 1)
     row, rows = torch.zeros(1, dtype=dtype).numpy(), torch.zeros(1, 1, dtype=dtype).numpy()
     if gradient:
-        SERIAL.local_forward(none, tables, row, 0, 0, rows, rows, rows)
-        SERIAL.local_reverse(none, tables, row, row, 0, 0, True, rows, rows, rows, rows, rows, rows)
+        SERIAL.local_forward(schedule, tables, row, 0, 0, rows, rows, rows)
+        SERIAL.local_reverse(schedule, tables, row, row, 0, 0, True, rows, rows, rows, rows, rows, rows)
         return
     SERIAL.local_linear(tables, row, 0, 1.0, 0.0, rows, rows, rows)
     SERIAL.local_response(tables, 0, rows, rows)

@@ -75,7 +75,7 @@ def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, 
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
             if gradient is not None:
-                gradient_forward(steps, tables, K, b, code, scale, x, s, f)
+                gradient_forward(steps, schedule, tables, K, b, code, scale, x, s, f)
             if pointwise is not None:
                 pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, f)
     if coupling is not None:
@@ -106,7 +106,7 @@ def _reverse(
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
             if gradient is not None:
-                gradient_reverse(steps, tables, K, b, G_K, G_b, code, scale, x, u, s, q, subtract, f, v)
+                gradient_reverse(steps, schedule, tables, K, b, G_K, G_b, code, scale, x, u, s, q, subtract, f, v)
             if pointwise is not None:
                 pointwise_reverse(steps, tables, K, b, G_K, G_b, code, alpha, beta, scale, x, u, s, q, subtract, f, v)
     if coupling is not None:
@@ -218,15 +218,15 @@ def euler_backward(
             _store(grad_x, grad, plan.place, t * width, schedule)
 
 
-def local_forward(steps, tables, K, bias, code, x, s, f):
+def local_forward(schedule, tables, K, bias, code, x, s, f):
     """K^T s(K x + b) of one rank between two exchanges, added to f; x is a field that has been gathered."""
-    gradient_forward(steps, tables, K, K[bias:], code, K.dtype.type(1), x, s, f)
+    gradient_forward(schedule.steps, schedule, tables, K, K[bias:], code, K.dtype.type(1), x, s, f)
 
 
-def local_reverse(steps, tables, K, G, bias, code, rebuild, x, u, s, q, f, v):
+def local_reverse(schedule, tables, K, G, bias, code, rebuild, x, u, s, q, f, v):
     """The same (if ``rebuild``) and its reverse for u, added to f and v; x and u have been gathered."""
     one, again = K.dtype.type(1), K.dtype.type(1 if rebuild else 0)
-    gradient_reverse(steps, tables, K, K[bias:], G, G[bias:], code, one, x, u, s, q, again, f, v)
+    gradient_reverse(schedule.steps, schedule, tables, K, K[bias:], G, G[bias:], code, one, x, u, s, q, again, f, v)
 
 
 def local_linear(tables, K, bias, alpha, beta, x, z, w):
@@ -235,7 +235,7 @@ def local_linear(tables, K, bias, alpha, beta, x, z, w):
     for k in range(tables.agents):
         set_bias(z, tables, k, b)
         if here != 0:
-            add_forward(z, tables.blocks[k].row, x, tables, k, K, here)
+            add_forward(z, x, tables, k, K, here)
     return_rows(tables, K, there, x, w)
 
 
@@ -250,7 +250,7 @@ def local_slope(tables, G, bias, code, z, w, q):
     add_scaled(z, w, 0, w.shape[0], z.dtype.type(1))
     activate_both(code, z, q, 0, z.shape[0])
     for k in range(tables.agents):
-        add_totals(G[bias:], tables, k, q, z.dtype.type(1))
+        add_totals(G[bias:], tables, k, q, tables.blocks[k].row, z.dtype.type(1))
 
 
 def local_adjoint(tables, K, G, alpha, beta, x, q, v):
@@ -259,7 +259,7 @@ def local_adjoint(tables, K, G, alpha, beta, x, q, v):
     fill(v, 0, v.shape[0], K.dtype.type(0))
     for k in range(tables.agents):
         if there != 0:
-            add_forward(v, tables.blocks[k].row, q, tables, k, K, there)
+            add_forward(v, q, tables, k, K, there)
     return_rows(tables, K, here, q, v)
     couple_gradient(0, tables.agents, tables, G, here, there, x, q)
 

@@ -38,12 +38,19 @@ class Schedule(NamedTuple):
 
     ``steps``: all of them; ``piece``: where the pieces begin that one thread walks through; ``start``: where the phases
     begin, pieces that may run at the same time. ``range``: where the ranges of agents begin for other loops.
+
+    A response that is needed for a short while only lies in rows that the next ones take over, so that it does not
+    leave the cache. ``slots``: (agents,) where the rows of each begin; ``returns``: as in ``Tables``, with these rows;
+    ``rows``: how many there are, in an array so that all parts are arrays.
     """
 
     steps: np.ndarray
     piece: np.ndarray
     start: np.ndarray
     range: np.ndarray
+    slots: np.ndarray
+    returns: np.ndarray
+    rows: np.ndarray
 
 
 def schedule_of(tables: Tables, ranges: int) -> Schedule:
@@ -64,7 +71,37 @@ def schedule_of(tables: Tables, ranges: int) -> Schedule:
     late = late[np.argsort(last[late], kind="stable")]
     late_pieces = len(steps) + np.searchsorted(last[late], cuts[1:])
     start = [0, ranges, 2 * ranges] if len(late) else [0, ranges]
-    return Schedule(np.concatenate([steps, ~late]), np.concatenate([pieces, late_pieces]), np.array(start), cuts)
+    slots, rows = _slots(tables, cuts, np.where(early, last, agents))
+    own = tables.blocks[:agents]
+    moved = slots - own["row"]
+    returns = tables.returns.copy()
+    returns[:, 0] += np.repeat(moved[tables.pairs[:, 1]], own["height"][tables.pairs[:, 1]])
+    steps, piece = np.concatenate([steps, ~late]), np.concatenate([pieces, late_pieces])
+    return Schedule(steps, piece, np.array(start), cuts, slots, returns, np.array([rows]))
+
+
+def _slots(tables: Tables, cuts: np.ndarray, settled: np.ndarray) -> tuple[np.ndarray, int]:
+    """(agents,) the first row of each response, and the number of rows. ``settled``: (blocks,) after which response a
+    block is settled, ``agents`` for those of the second phase.
+
+    Every range has a ring of as many slots as an agent and those after it until its response is done with; what lasts
+    longer has a slot of its own. The length of the rings is the one that makes the fewest slots.
+    """
+    own, agents, rings = tables.blocks[: tables.agents], np.arange(tables.agents), len(cuts) - 1
+    until = agents.copy()
+    np.maximum.at(until, tables.pairs[:, 1], settled[tables.pairs[:, 0]])
+    span = np.where(until < len(agents), until - agents + 1, len(agents) + 1)
+    lengths = np.unique(span)
+    counts = rings * lengths + len(agents) - np.searchsorted(np.sort(span), lengths, side="right")
+    height = int(own["height"].max(initial=1))
+    if not len(agents) or counts.min() * height >= own["height"].sum():
+        return own["row"].copy(), int(own["height"].sum())
+    length = lengths[counts.argmin()]
+    ring = np.searchsorted(cuts, agents, side="right") - 1
+    place = ring * length + (agents - cuts[ring]) % length
+    lasting = span > length
+    place[lasting] = rings * length + np.arange(lasting.sum())
+    return place * height, int(counts.min()) * height
 
 
 def tables_of(layout: BlockLayout) -> Tables:
