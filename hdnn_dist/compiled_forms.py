@@ -21,15 +21,11 @@ from hdnn_dist.kernels.tables import Schedule, Tables, no_tables, schedule_of, t
 
 
 class Compiled(Form):
-    """The tables and buffers of the compiled calls."""
+    """The tables of the compiled calls."""
 
     @cached_property
     def _tables(self) -> Tables:
         return tables_of(self.layout)
-
-    @cached_property
-    def _s(self) -> Tensor:
-        return self._rows(self.layout.halo.rows)
 
     def _rows(self, count: int) -> Tensor:
         return torch.zeros(count, self.width, dtype=self.dtype)
@@ -127,6 +123,10 @@ class CompiledPointwise(Compiled):
         if self.beta:
             w.scatter_add()
         return s
+
+    @cached_property
+    def _s(self) -> Tensor:
+        return self._rows(self.layout.halo.rows)
 
     @cached_property
     def _returned(self) -> np.ndarray:

@@ -13,11 +13,11 @@ from torch import Tensor
 Function = Callable[..., Any]
 
 
-def compiled(name: str, kernel: str, like: Tensor) -> Function | None:
+def compiled_function(name: str, kernel: str, like: Tensor) -> Function | None:
     """That function of ``kernels.compiled_training`` for numbers of the type and device of ``like``; it takes arrays.
 
-    ``kernel``: of the network. ``None`` where "torch" was asked for, and where nothing can be compiled, of which the
-    network warns.
+    ``kernel``: of the network. ``None`` where "torch" was asked for, and where it cannot be compiled: the torch form
+    serves then, and the network warns if its passes cannot be either.
     """
     return _compiled(name, like.dtype) if kernel != "torch" and like.is_cpu else None
 

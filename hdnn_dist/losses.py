@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdnn_dist.choices import unknown
-from hdnn_dist.compiled_functions import compiled
+from hdnn_dist.compiled_functions import compiled_function
+
+MOST_CLASSES = 64  # with more, torch's vectorised exponentials are faster
 
 # of (logits, labels, told), which writes the mean loss, the number of samples that are right and, where ``told`` is
 # longer than two, the gradient by the logits into it; ``ValueError`` for class numbers out of range
@@ -40,7 +42,9 @@ class Loss:
     def check(self, labels: Tensor | None, batch: int, classes: int, dtype: torch.dtype) -> Tensor:
         """``labels``, or ``ValueError`` if the root has none, or of a shape or type that does not fit."""
         if labels is None:
-            raise ValueError("the rank that owns the readout's root needs labels, and got None: pass them to loss()")
+            raise ValueError(
+                "the rank that owns the readout's root needs labels, and got None: pass them with the state"
+            )
         if self.integer and (labels.shape != (batch,) or labels.dtype != torch.int64):
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
@@ -158,7 +162,8 @@ def loss_function(name: str, classes: int) -> Loss:
 
 def judge(loss: Loss, classes: int, kernel: str, like: Tensor) -> Judge:
     """What judges logits of the type and device of ``like``; ``kernel``: of the network, "torch" for the torch form."""
-    function = compiled(loss.name, kernel, like) if loss.integer else None
+    fits = loss.integer and classes <= MOST_CLASSES
+    function = compiled_function(loss.name, kernel, like) if fits else None
 
     def fast(logits: Tensor, labels: Tensor, told: Tensor) -> None:
         assert function is not None

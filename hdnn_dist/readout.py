@@ -96,7 +96,8 @@ class Readout(nn.Module):
     def backward(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
         """What ``loss(y, labels).backward()`` does, with one node of autograd less; returns the loss, which has none.
 
-        Gradients add to what the parameters hold already, the head's and those of everything that led to ``y``.
+        Gradients add to what the parameters hold already, the head's and those of everything that led to ``y``. Hooks
+        on the head's own parameters are not called.
         """
         read = self._read(y)
         with torch.no_grad():
@@ -105,7 +106,8 @@ class Readout(nn.Module):
             for parameter, own in zip((self.weights, self.bias), grads, strict=True):
                 if parameter.requires_grad:
                     parameter.grad = own if parameter.grad is None else parameter.grad.add_(own)
-        read.backward(grad_read)
+        if read.requires_grad:
+            read.backward(grad_read)
         return loss
 
     def _read(self, y: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hdnn_dist.architectures import HalfStep
 from hdnn_dist.choices import unknown
-from hdnn_dist.compiled_functions import compiled
+from hdnn_dist.compiled_functions import compiled_function
 from hdnn_dist.forms import Gradient, Skew
 from hdnn_dist.network import HDNN
 from hdnn_dist.norms import RowNorms, coupling_norm
@@ -38,7 +38,7 @@ def add_smoothness_gradient(net: HDNN, alpha: float, scale: str = "multiply") ->
     """Add the gradient of ``smoothness`` to that of the weights: what its backward pass would, for less."""
     grad, weights, factor = net.weights.grad, net.weights.detach(), _smoothness_factor(net, alpha, scale)
     assert grad is not None
-    function = compiled("add_differences", net.kernel, weights) if net.plan.alike else None
+    function = compiled_function("add_differences", net.kernel, weights) if net.plan.alike else None
     if function is None:
         net.plan.add_differences(grad, weights, factor)
     else:

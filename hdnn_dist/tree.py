@@ -68,7 +68,7 @@ class Tree:
             level.broadcast(field, values)
 
     def spread(self, vector: Tensor) -> Tensor:
-        """(parts, width): the root's vector in every row, on every rank; the others give one of its shape."""
+        """(parts, width): the root's vector in every row, on every rank; others give room for one."""
         values = vector.expand(self.parts, -1)
         if self._levels:
             values = values.contiguous()

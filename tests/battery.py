@@ -291,6 +291,8 @@ def failures_are_shared(world: World) -> None:
     told = "labels run from 0 to 2" if head.tree.is_root else "refused its labels"
     with pytest.raises(ValueError, match=told):
         head.loss(torch.zeros(3, net.local_features), labels)
+    with pytest.raises(ValueError, match=told):
+        head.backward(torch.zeros(3, net.local_features, requires_grad=True), labels)
 
 
 def lift_checks(world: World) -> None:

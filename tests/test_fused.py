@@ -246,7 +246,18 @@ def _forced_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
-    problem = replace(CASES[name], batch=200)
+    check_threads(replace(CASES[name], batch=200))
+
+
+@pytest.mark.usefixtures("_forced_threads")
+def test_responses_share_rows_on_two_threads_too() -> None:
+    net = check_threads(Problem(CommunicationGraph.ring(64), (2,) * 64, "H2", layers=2, batch=200))
+    stepper = net._stepper(200, torch.float32)
+    torch.set_num_threads(2)
+    assert 0 < stepper._threads()[1].rows[0] < stepper._rows
+
+
+def check_threads(problem: Problem) -> HDNN:
     net, x = network(problem, "fused", torch.float32), problem.inputs()
     found = []
     for threads in (1, 2):
@@ -256,6 +267,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
         assert passes is (fused.SERIAL if threads == 1 else fused.THREADED)
     for part, expected in found[0].items():
         assert torch.equal(found[1][part], expected), part
+    return net
 
 
 def test_inputs_that_are_not_contiguous() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist import compiled_functions
-from hdnn_dist.losses import LOSSES, judge, loss_function
+from hdnn_dist.losses import LOSSES, MOST_CLASSES, judge, loss_function
 
 LOG3 = math.log(3.0)
 TWO_LOGITS = torch.tensor([[0.0, LOG3], [LOG3, 0.0]])  # probabilities 1/4 and 3/4
@@ -75,11 +75,22 @@ def test_the_compiled_form_is_the_torch_form(name: str, dtype: torch.dtype) -> N
         torch.testing.assert_close(told, expected, equal_nan=True, rtol=4 * torch.finfo(dtype).eps, atol=1e-9)
 
 
+def test_many_classes_are_judged_in_torch() -> None:
+    logits = torch.zeros(1, MOST_CLASSES + 1)
+    few, many = (
+        judge(LOSSES["cross_entropy"], classes, "auto", logits) for classes in (MOST_CLASSES, MOST_CLASSES + 1)
+    )
+    assert few.__qualname__ != many.__qualname__
+
+
 def test_it_is_compiled_once() -> None:
     """For the types that it is called with: another signature would be compiled at the first step."""
     for loss in (LOSSES["cross_entropy"], LOSSES["binary_cross_entropy"]):
         logits = torch.zeros(4, loss.outputs(2))
-        told, function = torch.zeros(2 + logits.numel()), compiled_functions.compiled(loss.name, "auto", logits)
+        told, function = (
+            torch.zeros(2 + logits.numel()),
+            compiled_functions.compiled_function(loss.name, "auto", logits),
+        )
         assert function is not None
         before = list(function.signatures)
         judge(loss, 2, "auto", logits)(logits, torch.zeros(8, dtype=torch.int64)[::2], told)

@@ -18,9 +18,12 @@ def tables_for(spec: str, features: list[int]) -> Tables:
     return tables_of(net.layout)
 
 
-def walk(tables: Tables, schedule: Schedule, piece: int, holds: np.ndarray) -> set[int]:
-    """Run the steps of a piece on the names of rows alone; the rows that it wrote."""
-    wrote: set[int] = set()
+def walk(tables: Tables, schedule: Schedule, piece: int, before: np.ndarray) -> tuple[np.ndarray, set[int], set[int]]:
+    """Run the steps of a piece on the names of rows alone: what it leaves, and the rows that it wrote and read.
+
+    ``before``: what was there before its phase, whose other pieces run at the same time.
+    """
+    holds, wrote, read = before.copy(), set(), set()
     for step in schedule.steps[schedule.piece[piece] : schedule.piece[piece + 1]]:
         if step >= 0:
             rows = schedule.slots[step] + np.arange(tables.blocks[step]["height"])
@@ -30,23 +33,27 @@ def walk(tables: Tables, schedule: Schedule, piece: int, holds: np.ndarray) -> s
         block = tables.blocks[~step]
         readers = tables.pairs[tables.pairs[:, 0] == ~step, 1]
         expected = [ID * reader + r for reader in readers for r in range(tables.blocks[reader]["height"])]
-        found = holds[schedule.returns[block["returns"] : block["returns_end"], 0]]
-        assert found.tolist() == expected
-    return wrote
+        rows = schedule.returns[block["returns"] : block["returns_end"], 0]
+        assert holds[rows].tolist() == expected
+        read.update(rows.tolist())
+    return holds, wrote, read
 
 
 @pytest.mark.parametrize("ranges", [1, 2, 3, 4])
 @pytest.mark.parametrize("features", [[2], [2, 6, 4]])
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_response_is_there_when_it_is_read(spec: str, features: list[int], ranges: int) -> None:
-    """Every block is settled once, from what its readers responded; pieces of one phase write different rows."""
+    """Every block is settled once, from what its readers responded; no piece of a phase writes what another touches."""
     tables = tables_for(spec, features)
     schedule = schedule_of(tables, ranges)
     holds = np.full(int(schedule.rows[0]), -1)
     assert sorted(schedule.steps.tolist()) == sorted([*range(tables.agents), *(~np.arange(tables.agents)).tolist()])
     for first, last in zip(schedule.start[:-1], schedule.start[1:], strict=True):
-        wrote = [walk(tables, schedule, piece, holds) for piece in range(first, last)]
-        assert sum(map(len, wrote)) == len(set().union(*wrote))
+        done = [walk(tables, schedule, piece, holds) for piece in range(first, last)]
+        for number, (after, wrote, _) in enumerate(done):
+            others = [rows for at, (_, *touched) in enumerate(done) if at != number for rows in touched]
+            assert wrote.isdisjoint(set().union(*others))
+            holds[list(wrote)] = after[list(wrote)]
 
 
 @pytest.mark.parametrize(("spec", "most"), [("ring:512", 6), ("path:512", 4), ("grid:16x16", 36), ("complete:16", 16)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hdnn_dist.data.columns import Columns
-from hdnn_dist.data.dataset import SOURCES, Dataset, batches, describe, load, local_features
+from hdnn_dist.data.dataset import SOURCES, Dataset, batches, describe, load, local_features, shuffled
 from hdnn_dist.data.source import Description, Request, Source, Split
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "describe",
     "load",
     "local_features",
+    "shuffled",
 ]

@@ -101,16 +101,21 @@ def local_features(table: Values, index: Index) -> Values:
     return _fill(table[:, index[index != ZERO]], index)
 
 
+def shuffled(samples: int, seed: int, epoch: int) -> Index:
+    """The order of all samples in one epoch, of which ``batches`` are consecutive pieces."""
+    _at_least(1, samples, "the number of samples")
+    _at_least(0, epoch, "the epoch")
+    key = np.array([_checked_seed(seed), epoch], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(samples)
+
+
 def batches(samples: int, batch_size: int, seed: int, epoch: int) -> Iterator[Index]:
     """Shuffled batches of sample indices for one epoch, the same on every rank; the last may be short.
 
     Raises ValueError, when called, for a batch size, number of samples, seed or epoch out of range.
     """
     _at_least(1, batch_size, "the batch size")
-    _at_least(1, samples, "the number of samples")
-    _at_least(0, epoch, "the epoch")
-    key = np.array([_checked_seed(seed), epoch], dtype=np.uint64)
-    order = np.random.Generator(np.random.Philox(key=key)).permutation(samples)
+    order = shuffled(samples, seed, epoch)
     return (order[start : start + batch_size] for start in range(0, samples, batch_size))
 
 

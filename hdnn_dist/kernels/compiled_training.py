@@ -9,12 +9,11 @@ import math
 from typing import Any
 
 import numba
-from numba import njit
 
-from hdnn_dist.kernels.tiles import CALLED
+from hdnn_dist.kernels.tiles import called
 
 
-@njit(**CALLED)
+@called
 def cross_entropy(logits, labels, told):
     """The mean loss, the samples that are right and, if ``told`` is longer than that, the gradient by the logits.
 
@@ -44,7 +43,7 @@ def cross_entropy(logits, labels, told):
     return True
 
 
-@njit(**CALLED)
+@called
 def binary_cross_entropy(logits, labels, told):
     """The same for ``logits`` (batch, 1) of class 1 against class 0."""
     batch, train = len(logits), told.size > 2
@@ -63,7 +62,7 @@ def binary_cross_entropy(logits, labels, told):
     return True
 
 
-@njit(**CALLED)
+@called
 def add_differences(G, W, scale):
     """G += scale D^T D W, with D W the differences between neighbouring layers; (layers, operators, size)."""
     layers, factor = len(W), G.dtype.type(scale)

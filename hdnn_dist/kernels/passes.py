@@ -8,8 +8,6 @@ Each pass is compiled twice: for one thread, and with the agents of each phase s
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import NamedTuple
 
@@ -33,7 +31,7 @@ from hdnn_dist.kernels.half_steps import (
     set_bias,
 )
 from hdnn_dist.kernels.tables import Tables
-from hdnn_dist.kernels.tiles import CALLED, FAST, INLINE
+from hdnn_dist.kernels.tiles import CALLED, DIGEST, FAST, INLINE
 from hdnn_dist.kernels.transfers import blank, load, miss, store
 
 # A half-step. ``source``, ``target``: parts; ``bias``: where it begins; F(x) = s(L x + b) with L = alpha K + beta K^T,
@@ -282,15 +280,9 @@ PASSES = (
 )
 
 
-def _digest() -> str:
-    """Of the sources of all compiled functions: numba's cache watches the file of a pass only."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-
-
 def _compiled(parallel: bool) -> SimpleNamespace:
     """The passes compiled for one thread or for many, under names of their own so that both can be cached."""
-    names, kind = dict(globals()), f"{'threaded' if parallel else 'serial'}_{_digest()}"
+    names, kind = dict(globals()), f"{'threaded' if parallel else 'serial'}_{DIGEST}"
     for function in PASSES:
         inner = function.__name__.startswith("_")
         clone = FunctionType(function.__code__, names, function.__name__)

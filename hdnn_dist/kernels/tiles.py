@@ -7,6 +7,8 @@ are not vector code already. Fast-math may reorder sums, but has to keep NaN and
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -23,6 +25,21 @@ FAST: dict[str, Any] = {
 }
 CALLED = {**FAST, "no_cpython_wrapper": False, "cache": True}  # from Python
 INLINE = {**FAST, "inline": "always"}  # LLVM goes through a function again for each of those around it
+
+
+def _digest() -> str:
+    """Of the sources of all compiled functions: numba's cache watches the file of a function only."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+
+
+DIGEST = _digest()  # in the names that functions are cached under
+
+
+def called(function):
+    """A function that Python calls, compiled and cached."""
+    function.__qualname__ = f"{function.__name__}_{DIGEST}"
+    return njit(**CALLED)(function)
 
 
 def _by_pieces(most, four, two, one):

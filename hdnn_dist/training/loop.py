@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from hdnn_dist.data import batches
+from hdnn_dist.data import shuffled
 from hdnn_dist.finite import all_finite
 from hdnn_dist.regularization import add_smoothness_gradient, add_weight_penalty_gradient
 from hdnn_dist.training.build import Job, Samples
@@ -110,8 +109,8 @@ class Trainer:
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
         config, began = self.job.config, time.perf_counter()
         device, results = self.job.net.weights.device, []
-        order = np.concatenate([*batches(len(self.job.train), config.batch_size, config.seed, epoch)])
-        for step, index in enumerate(torch.as_tensor(order, device=device).split(config.batch_size)):
+        order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
+        for step, index in enumerate(order.split(config.batch_size)):
             self._at = f"epoch {epoch + 1}, step {step + 1}"
             results.append((len(index), *self._step(index)))
             on_step(epoch, step)

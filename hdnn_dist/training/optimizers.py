@@ -44,5 +44,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: Tree)
     square = tree.sum(norms.dot(norms))
     if not square.is_cpu:  # looking would wait for the device
         torch._foreach_mul_(gradients, (limit / square.sqrt()).clamp_(max=1))
-    elif not (norm := math.sqrt(square.item())) <= limit:
+    elif not (norm := math.sqrt(square.item())) <= limit:  # NaN too, so that it spreads
         torch._foreach_mul_(gradients, limit / norm)
