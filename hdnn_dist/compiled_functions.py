@@ -27,9 +27,8 @@ def _compiled(name: str, dtype: torch.dtype) -> Function | None:
     """Compiled here, or read from the cache, so that it fails here."""
     try:
         module = importlib.import_module("hdnn_dist.kernels.compiled_training")
-        numba = importlib.import_module("numba")
         function: Any = getattr(module, name)
-        function.compile(module.signature(name, numba.from_dtype(torch.empty((), dtype=dtype).numpy().dtype)))
+        function.compile(module.signature(name, torch.empty((), dtype=dtype).numpy().dtype))
     except Exception:  # numba raises errors of many kinds for what it cannot compile, cache or import
         return None
     return function  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import numba
+import numpy as np
 
 from hdnn_dist.kernels.tiles import called
 
@@ -74,8 +75,9 @@ def add_differences(G, W, scale):
                 G[layer, k, i] += factor * ((here - W[before, k, i]) + (here - W[after, k, i]))
 
 
-def signature(name: str, number: Any) -> tuple[Any, ...]:
-    """The types that the function of that name is called with; ``number``: numba's float32 or float64."""
+def signature(name: str, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """The types that the function of that name is called with, for numbers of ``dtype``."""
+    number = numba.from_dtype(dtype)
     if name == "add_differences":
         return number[:, :, ::1], number[:, :, ::1], numba.float64
     return number[:, ::1], numba.int64[::1], number[::1]

@@ -283,11 +283,11 @@ PASSES = (
 def _compiled(parallel: bool) -> SimpleNamespace:
     """The passes compiled for one thread or for many, under names of their own so that both can be cached."""
     names, kind = dict(globals()), f"{'threaded' if parallel else 'serial'}_{DIGEST}"
+    inner = {**FAST, "parallel": True} if parallel else INLINE
     for function in PASSES:
-        inner = function.__name__.startswith("_")
         clone = FunctionType(function.__code__, names, function.__name__)
         clone.__qualname__ = f"{function.__name__}_{kind}"
-        options = ({**FAST, "parallel": True} if parallel else INLINE) if inner else CALLED
+        options = inner if function.__name__.startswith("_") else CALLED
         names[function.__name__] = njit(**options)(clone)
     return SimpleNamespace(**{function.__name__: names[function.__name__] for function in PASSES})
 
