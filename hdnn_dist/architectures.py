@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hdnn_dist.choices import unknown
 from hdnn_dist.couplings import halves_rows
 from hdnn_dist.forms import Direct, Form, Gradient, Skew, Transposed
+from hdnn_dist.support.choices import unknown
 
 
 @dataclass(frozen=True)

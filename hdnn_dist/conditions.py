@@ -29,7 +29,7 @@ from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.layers import check_graphs
 from hdnn_dist.pairs import BoolArray, IntArray
 from hdnn_dist.patterns import Pattern
-from hdnn_dist.quantities import whole
+from hdnn_dist.support.arguments import whole
 
 Bits = NDArray[np.uint64]
 WORD = 64

@@ -19,8 +19,8 @@ from hdnn_dist.initial import COUPLING_STREAM, draw_weights
 from hdnn_dist.layers import Layers
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
-from hdnn_dist.quantities import finite, real_array
 from hdnn_dist.stations import CouplingPlan
+from hdnn_dist.support.arguments import finite, real_array
 
 SKEW_TOLERANCE = 1e-12
 LARGEST_CONDITION = 1e12

@@ -26,9 +26,9 @@ from hdnn_dist.layers import Layers, check_graphs, same_layouts
 from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents
 from hdnn_dist.propagators import check_kernel, propagator
-from hdnn_dist.quantities import finite, whole
 from hdnn_dist.stations import Scheme, Weights
 from hdnn_dist.steppers import Propagator
+from hdnn_dist.support.arguments import finite, whole
 from hdnn_dist.tree import Tree
 
 CACHED_WIDTHS = 4

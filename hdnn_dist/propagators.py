@@ -12,11 +12,11 @@ from functools import cache
 
 import torch
 
-from hdnn_dist.choices import unknown
 from hdnn_dist.gpu import TRITON, on_gpu
 from hdnn_dist.pairs import one_line
 from hdnn_dist.stations import Scheme
 from hdnn_dist.steppers import EulerStepper, Propagator, SplitStepper, Stepper
+from hdnn_dist.support.choices import unknown
 
 KERNELS = ("auto", "torch", "fused", *TRITON)
 FUSED_TYPES = (torch.float32, torch.float64)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.architectures import HalfStep
-from hdnn_dist.choices import unknown
 from hdnn_dist.compiled_functions import compiled_function
 from hdnn_dist.forms import Gradient, Skew
 from hdnn_dist.network import HDNN
 from hdnn_dist.norms import RowNorms, coupling_norm
 from hdnn_dist.readout import Readout
+from hdnn_dist.support.choices import unknown
 
 SCALES = ("multiply", "divide")
 MARGIN = 1 - 1e-6  # so that rounding to float32 does not lift a norm above its limit

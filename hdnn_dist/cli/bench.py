@@ -13,8 +13,8 @@ from rich.console import Console
 from hdnn_dist.bench import BENCHMARKS, Plan, Report, Tell
 from hdnn_dist.bench.cases import Case, cores
 from hdnn_dist.bench.report import machine
-from hdnn_dist.choices import unknown
 from hdnn_dist.cli.shell import console, reported
+from hdnn_dist.support.choices import unknown
 
 progress = Console(stderr=True, markup=False, emoji=False)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hdnn_dist.choices import unknown
 from hdnn_dist.data.columns import ZERO
 from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
@@ -24,6 +23,7 @@ from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
 from hdnn_dist.data.source import Description, Request, Source, Split, Values
 from hdnn_dist.data.synthetic import SYNTHETIC
+from hdnn_dist.support.choices import unknown
 
 SOURCES: dict[str, Source] = {
     **{source.name: source for source in SYNTHETIC},

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from hdnn_dist.choices import unknown
+from hdnn_dist.support.choices import unknown
 from hdnn_dist.transport.ledger import Ledger, OffGraphError, Route, Traffic
 from hdnn_dist.transport.local import LocalWorld
 from hdnn_dist.transport.world import Channel, TransportError, World
