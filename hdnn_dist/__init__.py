@@ -1,6 +1,6 @@
 """Hamiltonian deep neural networks over a communication graph."""
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import Agents, place
 from hdnn_dist.readout import Readout

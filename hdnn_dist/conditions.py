@@ -25,10 +25,10 @@ from hdnn_dist.architectures import Architecture, HalfStep
 from hdnn_dist.architectures import architecture as named
 from hdnn_dist.cost import LayerCost, layer_cost
 from hdnn_dist.forms import Gradient, Transposed
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.pairs import BoolArray, IntArray
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.layers import check_graphs
-from hdnn_dist.pairs import BoolArray, IntArray
-from hdnn_dist.patterns import Pattern
 from hdnn_dist.support.arguments import whole
 
 Bits = NDArray[np.uint64]

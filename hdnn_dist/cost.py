@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import Agents, place
 from hdnn_dist.transport import Traffic, connect

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from hdnn_dist.pairs import one_line
+from hdnn_dist.graph.pairs import one_line
 from hdnn_dist.stations import Scheme
 from hdnn_dist.steppers import Propagator, Stepper
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hdnn_dist.graph import CommunicationGraph
-from hdnn_dist.patterns import Pattern
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.placement import Agents
 
 

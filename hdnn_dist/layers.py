@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.graph import CommunicationGraph
-from hdnn_dist.patterns import Pattern
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.patterns import Pattern
 
 Operands = tuple[
     tuple[Tensor, ...], tuple[Tensor, ...], Tensor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.choices import unknown
 from hdnn_dist.transport import Ledger, World
 

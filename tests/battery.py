@@ -23,10 +23,10 @@ from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.controls import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.halo import Halo
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.norms import coupling_norm, operator_norms
-from hdnn_dist.patterns import Pattern
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.checkpoint import load_weights, save_weights

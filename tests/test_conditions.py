@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from hdnn_dist import HDNN, CommunicationGraph, cli, connect, place
 from hdnn_dist.conditions import check
 from hdnn_dist.cost import layer_cost
-from hdnn_dist.patterns import Pattern
+from hdnn_dist.graph.patterns import Pattern
 
 RING = CommunicationGraph.ring(8)
 TORUS = CommunicationGraph.torus(9, 8)  # 72 agents: more than a word of 64

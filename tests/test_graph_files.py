@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 
 READY = Path(__file__).parents[1] / "topologies"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hdnn_dist.graph import CommunicationGraph
-from hdnn_dist.patterns import Pattern
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.patterns import Pattern
 
 
 @st.composite

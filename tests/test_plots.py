@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hdnn_dist import plots
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots import style
 from hdnn_dist.plots.layout import SPRINGS, hidden_edges, place_agents
 from hdnn_dist.plots.style import DPI, INK, PALETTE, PAPER

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 
 SPECS = [
     "ring:8",

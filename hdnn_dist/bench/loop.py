@@ -8,7 +8,7 @@ from hdnn_dist.bench.cases import LOOP, Case, Plan
 from hdnn_dist.bench.networks import fixed_pair, training_step
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.bench.timing import Step, Timing, seconds_of, threads
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config, DataConfig, NetworkConfig, OptimizerConfig
 from hdnn_dist.training.loop import Epoch, Trainer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.bench.cases import Case
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import place
 from hdnn_dist.transport import connect

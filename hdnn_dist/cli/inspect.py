@@ -11,7 +11,7 @@ import typer
 from hdnn_dist.bench.report import Report
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.cost import layer_cost
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots import draw_graph
 from hdnn_dist.training.analysing import (
     NAMED,

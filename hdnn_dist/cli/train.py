@@ -12,7 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from hdnn_dist.cli.shell import console, default_folder, reported
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.checkpoint import CHECKPOINTS, save_weights

@@ -14,7 +14,7 @@ import numpy as np
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.depth import depth_panels
 from hdnn_dist.experiments.table import median_and_worst, pivoted
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.lines import draw_lines
 from hdnn_dist.training.checking import check_config
 

@@ -14,7 +14,7 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.layout import agent_diameter, arcs, edge_lengths, hidden_edges, place_agents
 from hdnn_dist.plots.style import EDGE, INK, PALETTE, Array, save, square_figure
 

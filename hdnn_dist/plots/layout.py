@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.style import Array
 
 SPRINGS = 499  # agents; networkx's spring layout of more needs SciPy, which is in no list of ours

@@ -14,7 +14,7 @@ import torch
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.sensitivity import spread
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
 from hdnn_dist.placement import Agents, place
 from hdnn_dist.plots.controls import draw_controls

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.data import Columns, Description, describe, load, local_features
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.network import HDNN
-from hdnn_dist.patterns import Pattern
 from hdnn_dist.placement import Agents, place
 from hdnn_dist.readout import Readout
 from hdnn_dist.regularization import SpectralProjection

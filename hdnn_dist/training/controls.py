@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hdnn_dist.analysis.controls import effects
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.loop import Trainer

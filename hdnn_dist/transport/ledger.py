@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hdnn_dist.graph import CommunicationGraph
+from hdnn_dist.graph.communication import CommunicationGraph
 
 
 class OffGraphError(ValueError):

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hdnn_dist.pairs import (
+from hdnn_dist.graph.pairs import (
     BoolArray,
     IntArray,
     Pairs,

@@ -22,8 +22,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from hdnn_dist.pairs import one_line
-from hdnn_dist.topologies import Topology
+from hdnn_dist.graph.pairs import one_line
+from hdnn_dist.graph.topologies import Topology
 
 EDGE_LISTS = (".edges", ".txt", ".edgelist")
 SUFFIXES = (*EDGE_LISTS, ".graphml", ".json")

@@ -12,8 +12,9 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdnn_dist import graph_files, topologies
-from hdnn_dist.pairs import (
+from hdnn_dist.graph import files as graph_files
+from hdnn_dist.graph import topologies
+from hdnn_dist.graph.pairs import (
     BoolArray,
     IntArray,
     PairError,
@@ -27,7 +28,7 @@ from hdnn_dist.pairs import (
     simple_edges,
     slice_of,
 )
-from hdnn_dist.patterns import Pattern
+from hdnn_dist.graph.patterns import Pattern
 
 if TYPE_CHECKING:
     from hdnn_dist.conditions import Conditions

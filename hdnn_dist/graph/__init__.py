@@ -1,0 +1,1 @@
+"""Who may talk to whom: communication graphs and the block patterns inside them."""
