@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hdnn_dist.exchange.connect import connect
+from hdnn_dist.exchange.ledger import Traffic
+from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
-from hdnn_dist.placement import Agents, place
-from hdnn_dist.transport import Traffic, connect
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.halo import Field, ranges
+from hdnn_dist.exchange.halo import Field, ranges
 from hdnn_dist.kernels.torch_kernel import BlockProduct
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hdnn_dist.activations import Activation
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.halo import Field
+from hdnn_dist.exchange.halo import Field
 from hdnn_dist.kernels.torch_kernel import BlockProduct
 
 

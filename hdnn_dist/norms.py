@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.halo import Halo
+from hdnn_dist.exchange.halo import Halo
+from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.network import HDNN
-from hdnn_dist.tree import Tree
 
 
 class RowNorms:

@@ -8,8 +8,8 @@ import torch
 from hdnn_dist.architectures import HalfStep
 from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.couplings import canonical_rows
+from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.halo import Halo
 from hdnn_dist.kernels.passes import HALF_STEP
 from hdnn_dist.kernels.tables import Tables, tables_of
 from hdnn_dist.stations import Scheme

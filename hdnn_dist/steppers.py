@@ -19,10 +19,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hdnn_dist.exchange.halo import Field
+from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.forms import Blocks
-from hdnn_dist.halo import Field
 from hdnn_dist.stations import Move, Operands, Parts, Scheme, State, Station, Weights
-from hdnn_dist.transport import TransportError
 
 CACHED_LAYOUTS = 16
 

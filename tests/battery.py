@@ -23,17 +23,18 @@ from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.controls import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
+from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.halo import Halo
+from hdnn_dist.exchange.ledger import OffGraphError
+from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.transports.local import LocalWorld
+from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.halo import Halo
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.norms import coupling_norm, operator_norms
 from hdnn_dist.regularization import SpectralProjection
-from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.checkpoint import load_weights, save_weights
 from hdnn_dist.training.gradients import GradientRecord
-from hdnn_dist.transport import OffGraphError, World
-from hdnn_dist.transport.local import LocalWorld
-from hdnn_dist.tree import Tree
 
 ALONE = LocalWorld(torch.device("cpu"))
 UNEVEN = (2, 4, 2, 6, 2, 4, 8, 2, 4)

@@ -11,8 +11,8 @@ from problems import TOLERANCE, local_rows, relative_error
 from torch import Tensor
 
 from hdnn_dist import HDNN, CommunicationGraph, place
-from hdnn_dist.transport import World
-from hdnn_dist.tree import Tree
+from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.world import World
 
 DATA = Path(__file__).parent / "data"
 

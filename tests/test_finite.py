@@ -20,6 +20,8 @@ from problems import local_rows
 from torch import Tensor
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
+from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.world import World
 from hdnn_dist.finite import BEFORE, Place, all_finite, first_not_finite
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.lift import ConvolutionalLift
@@ -27,8 +29,6 @@ from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.divergence import DivergenceError
 from hdnn_dist.training.loop import Trainer
-from hdnn_dist.transport import World
-from hdnn_dist.tree import Tree
 
 RING = CommunicationGraph.ring(8)
 FEATURES = (4, 2, 2, 6, 2, 4, 2, 2)

@@ -8,9 +8,9 @@ import torch
 
 from hdnn_dist import CommunicationGraph, connect, place
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.halo import Halo, ranges
-from hdnn_dist.placement import Agents
-from hdnn_dist.tree import Tree
+from hdnn_dist.exchange.halo import Halo, ranges
+from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.exchange.sum_tree import Tree
 
 WORLD = connect("local")
 

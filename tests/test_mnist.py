@@ -22,11 +22,11 @@ from hdnn_dist.cli import app
 from hdnn_dist.data import SOURCES, Columns, Dataset, load
 from hdnn_dist.data.mnist import TEST, TRAIN, Mnist, Part
 from hdnn_dist.data.mnist_download import download
+from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.loop import Trainer
-from hdnn_dist.transport.local import LocalWorld
 
 ROOT = Path(__file__).parents[1]
 REAL = ROOT.parent / "shared" / "data" / "mnist"

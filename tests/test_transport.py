@@ -14,7 +14,8 @@ import torch
 from jobs import run
 
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
-from hdnn_dist.transport import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES, OffGraphError
+from hdnn_dist.exchange.connect import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES
+from hdnn_dist.exchange.ledger import OffGraphError
 
 RING = CommunicationGraph.ring(8)
 

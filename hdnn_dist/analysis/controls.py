@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.sensitivity import exact
+from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.network import HDNN
-from hdnn_dist.tree import Tree
 
 
 def effects(net: HDNN, x: Tensor) -> dict[str, float]:

@@ -8,11 +8,11 @@ from hdnn_dist.bench.cases import LOOP, Case, Plan
 from hdnn_dist.bench.networks import fixed_pair, training_step
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.bench.timing import Step, Timing, seconds_of, threads
+from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config, DataConfig, NetworkConfig, OptimizerConfig
 from hdnn_dist.training.loop import Epoch, Trainer
-from hdnn_dist.transport import connect
 
 STEPS_PER_EPOCH = 16
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.bench.cases import Case
+from hdnn_dist.exchange.connect import connect
+from hdnn_dist.exchange.placement import place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
-from hdnn_dist.placement import place
-from hdnn_dist.transport import connect
 
 
 def build(case: Case, **network: Any) -> HDNN:

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.training.loop import DivergenceError
-from hdnn_dist.transport import TransportError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 
+from hdnn_dist.exchange.connect import connect
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Result
 from hdnn_dist.experiments.records import Records
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.loop import DivergenceError, Outcome, Trainer
-from hdnn_dist.transport import connect
 
 
 @dataclass(frozen=True)

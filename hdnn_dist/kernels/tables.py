@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.halo import ranges
+from hdnn_dist.exchange.halo import ranges
 
 TILE = 128  # columns that are worked on at a time: few enough that the rows at hand stay in cache
 BLOCK = np.dtype(

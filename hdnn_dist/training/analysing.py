@@ -14,9 +14,12 @@ import torch
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.sensitivity import spread
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
+from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.placement import Agents, place
+from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.network import HDNN
-from hdnn_dist.placement import Agents, place
 from hdnn_dist.plots.controls import draw_controls
 from hdnn_dist.plots.sensitivity import (
     draw_counterexample,
@@ -25,14 +28,11 @@ from hdnn_dist.plots.sensitivity import (
     draw_norms,
     draw_singular_values,
 )
-from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.controls import CONTROLS, measure
 from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
-from hdnn_dist.transport import World
-from hdnn_dist.tree import Tree
 
 NAMED = ("counterexample", "depth", "controls")
 MOST_ROWS = 12

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.data import Columns, Description, describe, load, local_features
+from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.placement import Agents, place
+from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.network import HDNN
-from hdnn_dist.placement import Agents, place
 from hdnn_dist.readout import Readout
 from hdnn_dist.regularization import SpectralProjection
-from hdnn_dist.training.agreement import agreed
 from hdnn_dist.training.config import Config
-from hdnn_dist.transport import World
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

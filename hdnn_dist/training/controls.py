@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hdnn_dist.analysis.controls import effects
+from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.loop import Trainer
-from hdnn_dist.transport import World
 
 SAMPLES = 8  # inputs at which the BSM is looked at
 TRAINED = (

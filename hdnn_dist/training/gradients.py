@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.network import HDNN
-from hdnn_dist.tree import Tree
 
 MOST_STEPS = 2000  # of a run; a picture shows no more
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
+from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.training.config import OptimizerConfig
-from hdnn_dist.tree import Tree
 
 
 def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

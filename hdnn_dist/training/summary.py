@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 import hdnn_dist
+from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.training.build import Job
 from hdnn_dist.training.loop import Outcome, Score
-from hdnn_dist.transport import Traffic
 
 
 def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hdnn_dist.transport.ledger import OffGraphError, Route
+from hdnn_dist.exchange.ledger import OffGraphError, Route
 
 
 class TransportError(RuntimeError):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hdnn_dist.transport.ledger import Route
-from hdnn_dist.transport.world import Channel, World
+from hdnn_dist.exchange.ledger import Route
+from hdnn_dist.exchange.world import Channel, World
 
 
 class LocalChannel(Channel):

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdnn_dist.exchange.halo import Field, Halo
+from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.halo import Field, Halo
-from hdnn_dist.placement import Agents
 
 CACHED_WIDTHS = 8
 

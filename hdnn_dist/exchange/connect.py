@@ -7,10 +7,10 @@ import os
 
 import torch
 
+from hdnn_dist.exchange.ledger import Ledger, OffGraphError, Route, Traffic
+from hdnn_dist.exchange.transports.local import LocalWorld
+from hdnn_dist.exchange.world import Channel, TransportError, World
 from hdnn_dist.support.choices import unknown
-from hdnn_dist.transport.ledger import Ledger, OffGraphError, Route, Traffic
-from hdnn_dist.transport.local import LocalWorld
-from hdnn_dist.transport.world import Channel, TransportError, World
 
 __all__ = ["Channel", "Ledger", "OffGraphError", "Route", "Traffic", "TransportError", "World", "connect"]
 
@@ -45,7 +45,7 @@ def _recognise() -> str:
 
 
 def _connect_c10d(device: str | torch.device | None, timeout: float) -> World:
-    from hdnn_dist.transport.c10d import C10dWorld
+    from hdnn_dist.exchange.transports.c10d import C10dWorld
 
     missing = [variable for variable in TORCHRUN_VARIABLES if variable not in os.environ]
     if missing and not torch.distributed.is_initialized():
@@ -65,7 +65,7 @@ def _connect_mpi(device: str | torch.device | None) -> World:
     if importlib.util.find_spec("mpi4py") is None:
         raise ValueError("transport 'mpi' needs mpi4py, which is not installed: pip install 'hdnn-dist[mpi]'")
     try:
-        from hdnn_dist.transport.mpi import MpiWorld
+        from hdnn_dist.exchange.transports.mpi import MpiWorld
     except (ImportError, RuntimeError) as error:
         raise ValueError(f"transport 'mpi': no MPI library here ({error}): pip install 'hdnn-dist[mpi]'") from error
 

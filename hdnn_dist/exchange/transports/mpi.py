@@ -9,8 +9,8 @@ import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from hdnn_dist.transport.ledger import Route
-from hdnn_dist.transport.world import Channel, World
+from hdnn_dist.exchange.ledger import Route
+from hdnn_dist.exchange.world import Channel, World
 
 
 class MpiChannel(Channel):

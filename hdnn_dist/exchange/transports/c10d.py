@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hdnn_dist.transport.ledger import Route
-from hdnn_dist.transport.world import Channel, World
+from hdnn_dist.exchange.ledger import Route
+from hdnn_dist.exchange.world import Channel, World
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

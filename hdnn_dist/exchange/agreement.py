@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from hdnn_dist.tree import Tree
+from hdnn_dist.exchange.sum_tree import Tree
 
 LONGEST_MESSAGE = 500
 KINDS = (ValueError, OSError)

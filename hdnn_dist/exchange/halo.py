@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.placement import Agents
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""What carries rows between ranks: one file for each transport."""
