@@ -28,8 +28,8 @@ from hdnn_dist.forms import Gradient, Transposed
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import BoolArray, IntArray
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.layers import check_graphs
 from hdnn_dist.support.arguments import whole
+from hdnn_dist.weights.layers import check_graphs
 
 Bits = NDArray[np.uint64]
 WORD = 64

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.exchange.halo import Field, ranges
-from hdnn_dist.kernels.torch_kernel import BlockProduct
+from hdnn_dist.weights.blocks import BlockLayout
+from hdnn_dist.weights.products import BlockProduct
 
 
 def halves_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.architectures import Architecture
-from hdnn_dist.blocks import BlockLayout
+from hdnn_dist.weights.blocks import BlockLayout
 
 
 class Dense(NamedTuple):

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.network import HDNN
 from hdnn_dist.readout import Readout
+from hdnn_dist.weights.blocks import BlockLayout
 
 BEFORE = -1  # stands for the layer of the input, and of the lift
 Owned = tuple[int, Tensor, np.ndarray]  # layer, numbers (..., size), the agent of each of the size

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.activations import Activation
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.exchange.halo import Field
-from hdnn_dist.kernels.torch_kernel import BlockProduct
+from hdnn_dist.weights.blocks import BlockLayout
+from hdnn_dist.weights.products import BlockProduct
 
 
 class Blocks(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdnn_dist.initial import draw_lift
 from hdnn_dist.network import HDNN
+from hdnn_dist.weights.initial import draw_lift
 
 SIZE = 3  # pixels, height and width of a kernel; odd, so that an image keeps its size
 

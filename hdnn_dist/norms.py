@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.network import HDNN
+from hdnn_dist.weights.blocks import BlockLayout
 
 
 class RowNorms:

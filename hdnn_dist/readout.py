@@ -15,9 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.initial import draw_readout
 from hdnn_dist.losses import Judge, judge, loss_function
 from hdnn_dist.network import HDNN
+from hdnn_dist.weights.initial import draw_readout
 
 
 class Readout(nn.Module):

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from hdnn_dist.activations import Activation
 from hdnn_dist.architectures import Architecture, HalfStep
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
 from hdnn_dist.exchange.halo import Field
 from hdnn_dist.forms import Blocks, Form
-from hdnn_dist.layers import Layers, LayerViews
+from hdnn_dist.weights.blocks import BlockLayout
+from hdnn_dist.weights.layers import Layers, LayerViews
 
 Parts = dict[str, Tensor]
 

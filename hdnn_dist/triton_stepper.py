@@ -17,12 +17,12 @@ import torch
 import triton  # type: ignore[import-not-found]
 from torch import Tensor
 
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.forms import Gradient
 from hdnn_dist.kernels import triton_passes
 from hdnn_dist.programs import LayerProgram
 from hdnn_dist.stations import Scheme, Weights
 from hdnn_dist.steppers import Gradients, Stepper, drift_of
+from hdnn_dist.weights.blocks import BlockLayout
 
 TILE = 16  # samples, as few as the matrix units take: so that there are many programs
 FEWEST = 16  # rows of a part, as the matrix units want them

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hdnn_dist.analysis.sensitivity import Sensitivity
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.initial import generator
 from hdnn_dist.network import HDNN
+from hdnn_dist.weights.initial import generator
 
 START_STREAM = 1 << 34
 NEGLIGIBLE = 1e-14  # relative to the norm: what is left of a vector that the basis already spans

@@ -25,10 +25,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.lift import ConvolutionalLift
 from hdnn_dist.network import HDNN
 from hdnn_dist.readout import Readout
+from hdnn_dist.weights.blocks import BlockLayout
 
 CHECKPOINTS = "checkpoints"
 PATTERN = "rank-*.safetensors"

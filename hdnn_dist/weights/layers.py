@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.blocks import BlockLayout
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.weights.blocks import BlockLayout
 
 Operands = tuple[
     tuple[Tensor, ...], tuple[Tensor, ...], Tensor

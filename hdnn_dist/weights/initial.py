@@ -6,9 +6,9 @@ from numbers import Integral
 
 import numpy as np
 
-from hdnn_dist.blocks import BlockLayout
-from hdnn_dist.layers import Layers
 from hdnn_dist.support.choices import unknown
+from hdnn_dist.weights.blocks import BlockLayout
+from hdnn_dist.weights.layers import Layers
 
 INITIALS = ("scaled", "normal")
 READOUT_STREAM = 1 << 32

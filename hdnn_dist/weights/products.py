@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdnn_dist.blocks import BlockLayout, Group
+from hdnn_dist.weights.blocks import BlockLayout, Group
 
 
 class BlockProduct:
