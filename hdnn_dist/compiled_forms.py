@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.architectures import Architecture
 from hdnn_dist.exchange.halo import Field
-from hdnn_dist.forms import Blocks, Direct, Form, Gradient, Skew, Transposed
 from hdnn_dist.kernels.compiled_activations import CODES
 from hdnn_dist.kernels.passes import SERIAL
 from hdnn_dist.kernels.tables import Schedule, Tables, no_tables, schedule_of, tables_of
+from hdnn_dist.propagation.architectures import Architecture
+from hdnn_dist.propagation.vector_fields import Blocks, Direct, Form, Gradient, Skew, Transposed
 
 
 class Compiled(Form):

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hdnn_dist.architectures import Architecture
-from hdnn_dist.couplings import halves_rows
 from hdnn_dist.exchange.halo import Halo, ranges
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.stations import CouplingPlan
+from hdnn_dist.propagation.architectures import Architecture
+from hdnn_dist.propagation.couplings import halves_rows
+from hdnn_dist.propagation.system import CouplingPlan
 from hdnn_dist.support.arguments import finite, real_array
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import COUPLING_STREAM, draw_weights

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.programs import LayerProgram
-from hdnn_dist.stations import Scheme, Weights
-from hdnn_dist.steppers import Gradients, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Stepper
+from hdnn_dist.propagation.system import Scheme, Weights
 
 WARM_UPS = 2  # passes before the capture, in which buffers are made and libraries choose their algorithms
 Function = Callable[..., list[Tensor]]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.architectures import Architecture
+from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.weights.blocks import BlockLayout
 
 

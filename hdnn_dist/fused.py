@@ -22,8 +22,8 @@ from hdnn_dist.kernels.compiled_activations import CODES
 from hdnn_dist.kernels.passes import SERIAL, THREADED, Plan
 from hdnn_dist.kernels.tables import TILE, Schedule, schedule_of
 from hdnn_dist.programs import LayerProgram
-from hdnn_dist.stations import Scheme, Weights
-from hdnn_dist.steppers import Gradients, Propagator, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Propagator, Stepper
+from hdnn_dist.propagation.system import Scheme, Weights
 
 LANES = 32  # the least number of columns in a tile: two vectors of the widest
 PAGE = 4096  # bytes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hdnn_dist.architectures import HalfStep
-from hdnn_dist.couplings import canonical_rows
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.passes import HALF_STEP
 from hdnn_dist.kernels.tables import Tables, tables_of
-from hdnn_dist.stations import Scheme
+from hdnn_dist.propagation.architectures import HalfStep
+from hdnn_dist.propagation.couplings import canonical_rows
+from hdnn_dist.propagation.system import Scheme
 from hdnn_dist.weights.blocks import BlockLayout
 
 COUPLINGS = {"identity": (0.0, 0.0), "canonical": (1.0, 0.0), "block": (1.0, 0.0), "skew": (1.0, -1.0)}  # forth, back

@@ -14,8 +14,8 @@ import torch
 
 from hdnn_dist.gpu import TRITON, on_gpu
 from hdnn_dist.graph.pairs import one_line
-from hdnn_dist.stations import Scheme
-from hdnn_dist.steppers import EulerStepper, Propagator, SplitStepper, Stepper
+from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
+from hdnn_dist.propagation.system import Scheme
 from hdnn_dist.support.choices import unknown
 
 KERNELS = ("auto", "torch", "fused", *TRITON)

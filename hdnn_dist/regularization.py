@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.architectures import HalfStep
 from hdnn_dist.compiled_functions import compiled_function
-from hdnn_dist.forms import Gradient, Skew
 from hdnn_dist.network import HDNN
 from hdnn_dist.norms import RowNorms, coupling_norm
+from hdnn_dist.propagation.architectures import HalfStep
+from hdnn_dist.propagation.vector_fields import Gradient, Skew
 from hdnn_dist.readout import Readout
 from hdnn_dist.support.choices import unknown
 

@@ -17,11 +17,11 @@ import torch
 import triton  # type: ignore[import-not-found]
 from torch import Tensor
 
-from hdnn_dist.forms import Gradient
 from hdnn_dist.kernels import triton_passes
 from hdnn_dist.programs import LayerProgram
-from hdnn_dist.stations import Scheme, Weights
-from hdnn_dist.steppers import Gradients, Stepper, drift_of
+from hdnn_dist.propagation.stepper import Gradients, Stepper, drift_of
+from hdnn_dist.propagation.system import Scheme, Weights
+from hdnn_dist.propagation.vector_fields import Gradient
 from hdnn_dist.weights.blocks import BlockLayout
 
 TILE = 16  # samples, as few as the matrix units take: so that there are many programs

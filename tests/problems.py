@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, place
-from hdnn_dist.activations import Activation
 from hdnn_dist.coupling_weights import dense_coupling
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.propagation.activations import Activation
 
 TOLERANCE = 1e-10  # relative, in float64: contract 1
 

@@ -15,10 +15,11 @@ from problems import CUSTOM_VALUE, Problem, relative_error
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from hdnn_dist import HDNN, CommunicationGraph, activations, connect
+from hdnn_dist import HDNN, CommunicationGraph, connect
 from hdnn_dist.gpu import on_gpu
-from hdnn_dist.stations import Scheme
-from hdnn_dist.steppers import EulerStepper, Propagator, SplitStepper, Stepper
+from hdnn_dist.propagation import activations
+from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
+from hdnn_dist.propagation.system import Scheme
 
 cuda_graphs = pytest.importorskip("hdnn_dist.cuda_graphs", reason="numba cannot be imported here")
 GPU = torch.cuda.is_available()

@@ -20,9 +20,10 @@ from problems import CUSTOM_VALUE, Problem, relative_error
 from torch import Tensor
 
 import hdnn_dist
-from hdnn_dist import HDNN, CommunicationGraph, activations, connect, place
-from hdnn_dist.activations import ACTIVATIONS
+from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.kernels.tables import TILE
+from hdnn_dist.propagation import activations
+from hdnn_dist.propagation.activations import ACTIVATIONS
 from hdnn_dist.propagators import KernelWarning
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config

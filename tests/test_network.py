@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import CUSTOM_VALUE, Problem, check_against_oracle, relative_error
 
-from hdnn_dist import HDNN, CommunicationGraph, activations, connect, place
+from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.exchange.ledger import OffGraphError
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.network import DriftWarning
+from hdnn_dist.propagation import activations
 
 WORLD = connect("local")
 ARCHITECTURES = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")

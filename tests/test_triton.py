@@ -14,9 +14,9 @@ from test_cuda_graphs import GPU, OWN, RING, SMALL, UNEVEN_BLOCKS, WORLD, chosen
 from torch import Tensor
 
 from hdnn_dist import CommunicationGraph
-from hdnn_dist.activations import ACTIVATIONS
 from hdnn_dist.gpu import TRITON
-from hdnn_dist.stations import Weights
+from hdnn_dist.propagation.activations import ACTIVATIONS
+from hdnn_dist.propagation.system import Weights
 
 if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # has to be set before the kernels are imported

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hdnn_dist.activations import LEAKY_SLOPE
+from hdnn_dist.propagation.activations import LEAKY_SLOPE
 
 LEAK = tl.constexpr(LEAKY_SLOPE)
 

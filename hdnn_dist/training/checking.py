@@ -7,7 +7,6 @@ from math import prod
 
 import numpy as np
 
-from hdnn_dist.architectures import architecture as named
 from hdnn_dist.conditions import Conditions, check
 from hdnn_dist.cost import LayerCost, cost_of
 from hdnn_dist.data import Columns, Description, describe
@@ -17,6 +16,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.network import features_per_agent
+from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.readout import check_readers
 from hdnn_dist.training.build import columns_of, model, positions_of, readers
 from hdnn_dist.training.config import Config

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.activations import Activation
-from hdnn_dist.architectures import Architecture, HalfStep
-from hdnn_dist.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
 from hdnn_dist.exchange.halo import Field
-from hdnn_dist.forms import Blocks, Form
+from hdnn_dist.propagation.activations import Activation
+from hdnn_dist.propagation.architectures import Architecture, HalfStep
+from hdnn_dist.propagation.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
+from hdnn_dist.propagation.vector_fields import Blocks, Form
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers, LayerViews
 

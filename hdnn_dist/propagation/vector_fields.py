@@ -19,8 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hdnn_dist.activations import Activation
 from hdnn_dist.exchange.halo import Field
+from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
 

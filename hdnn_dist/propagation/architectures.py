@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hdnn_dist.couplings import halves_rows
-from hdnn_dist.forms import Direct, Form, Gradient, Skew, Transposed
+from hdnn_dist.propagation.couplings import halves_rows
+from hdnn_dist.propagation.vector_fields import Direct, Form, Gradient, Skew, Transposed
 from hdnn_dist.support.choices import unknown
 
 

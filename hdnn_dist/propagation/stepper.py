@@ -21,8 +21,8 @@ from torch import Tensor
 
 from hdnn_dist.exchange.halo import Field
 from hdnn_dist.exchange.world import TransportError
-from hdnn_dist.forms import Blocks
-from hdnn_dist.stations import Move, Operands, Parts, Scheme, State, Station, Weights
+from hdnn_dist.propagation.system import Move, Operands, Parts, Scheme, State, Station, Weights
+from hdnn_dist.propagation.vector_fields import Blocks
 
 CACHED_LAYOUTS = 16
 
