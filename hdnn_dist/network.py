@@ -20,12 +20,12 @@ from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.kernels.registry import check_kernel, propagator
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.stepper import Propagator
 from hdnn_dist.propagation.system import Scheme, Weights
-from hdnn_dist.propagators import check_kernel, propagator
 from hdnn_dist.support.arguments import finite, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers

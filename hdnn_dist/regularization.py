@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.compiled_functions import compiled_function
+from hdnn_dist.kernels.compiled_functions import compiled_function
 from hdnn_dist.network import HDNN
 from hdnn_dist.norms import RowNorms, coupling_norm
 from hdnn_dist.propagation.architectures import HalfStep

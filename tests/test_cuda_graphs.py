@@ -16,12 +16,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hdnn_dist import HDNN, CommunicationGraph, connect
-from hdnn_dist.gpu import on_gpu
+from hdnn_dist.kernels.gpu import on_gpu
 from hdnn_dist.propagation import activations
 from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
 from hdnn_dist.propagation.system import Scheme
 
-cuda_graphs = pytest.importorskip("hdnn_dist.cuda_graphs", reason="numba cannot be imported here")
+cuda_graphs = pytest.importorskip("hdnn_dist.kernels.cuda.graphs", reason="numba cannot be imported here")
 GPU = torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not GPU, reason="torch sees no CUDA device here")
 
@@ -177,7 +177,7 @@ class TestWhatIsGraphed:
         assert chosen(SMALL, "auto", torch.float64).kernel == "cuda graph"
 
     def test_all_where_triton_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "hdnn_dist.triton_stepper", None)
+        monkeypatch.setitem(sys.modules, "hdnn_dist.kernels.cuda.stepper", None)
         assert chosen(SMALL, "auto").kernel == "cuda graph"
         assert chosen(SMALL, "triton").startswith("triton cannot be imported")
 

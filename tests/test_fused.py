@@ -21,15 +21,15 @@ from torch import Tensor
 
 import hdnn_dist
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
-from hdnn_dist.kernels.tables import TILE
+from hdnn_dist.kernels.block_tables import TILE
+from hdnn_dist.kernels.registry import KernelWarning
 from hdnn_dist.propagation import activations
 from hdnn_dist.propagation.activations import ACTIVATIONS
-from hdnn_dist.propagators import KernelWarning
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
 
 numba = pytest.importorskip("numba", reason="numba is not installed: the torch kernel serves")
-fused = pytest.importorskip("hdnn_dist.fused", reason="numba cannot cache here: the torch kernel serves")
+fused = pytest.importorskip("hdnn_dist.kernels.cpu.stepper", reason="numba cannot cache here: the torch kernel serves")
 
 WORLD = connect("local")
 GRAPH = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdnn_dist import compiled_functions
+from hdnn_dist.kernels import compiled_functions
 from hdnn_dist.losses import LOSSES, MOST_CLASSES, judge, loss_function
 
 LOG3 = math.log(3.0)
@@ -98,7 +98,7 @@ def test_it_is_compiled_once() -> None:
 
 
 def test_what_cannot_be_compiled_is_judged_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "hdnn_dist.kernels.compiled_training", None)
+    monkeypatch.setitem(sys.modules, "hdnn_dist.kernels.cpu.training_step", None)
     compiled_functions._compiled.cache_clear()
     told = torch.zeros(2)
     judge(LOSSES["cross_entropy"], 2, "auto", TWO_LOGITS)(TWO_LOGITS, torch.tensor([1, 0]), told)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from hdnn_dist import propagators
+from hdnn_dist.kernels import registry as propagators
 
 
 def test_compiling_is_announced_once_in_a_process(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
-from hdnn_dist.kernels.tables import Schedule, Tables, schedule_of, tables_of
+from hdnn_dist.kernels.block_tables import Schedule, Tables, schedule_of, tables_of
 
 SPECS = ["ring:24", "path:9", "grid:5x5", "star:9", "complete:8", "erdos_renyi:30,0.2", "tree:3x2"]
 ID = 1000  # a row of a response is known by ID * agent + the row's number

@@ -14,14 +14,14 @@ from test_cuda_graphs import GPU, OWN, RING, SMALL, UNEVEN_BLOCKS, WORLD, chosen
 from torch import Tensor
 
 from hdnn_dist import CommunicationGraph
-from hdnn_dist.gpu import TRITON
+from hdnn_dist.kernels.gpu import TRITON
 from hdnn_dist.propagation.activations import ACTIVATIONS
 from hdnn_dist.propagation.system import Weights
 
 if not GPU:
     os.environ["TRITON_INTERPRET"] = "1"  # has to be set before the kernels are imported
 triton = pytest.importorskip("triton", reason="triton is not installed: torch's builds for CUDA bring it")
-triton_stepper = pytest.importorskip("hdnn_dist.triton_stepper", reason="numba cannot be imported here")
+triton_stepper = pytest.importorskip("hdnn_dist.kernels.cuda.stepper", reason="numba cannot be imported here")
 
 TOLERANCE = 5e-6  # float32 against float64: a few layers, sums of some 40 samples
 LARGE = Problem(CommunicationGraph.path(5), (24, 26, 24, 24, 30), "MS3", layers=2, batch=19)

@@ -9,7 +9,7 @@ from hdnn_dist.bench import baseline
 from hdnn_dist.bench.cases import MEMORY, STORED, Case, Plan
 from hdnn_dist.bench.probe import DENSE, Peak, Probe, measure
 from hdnn_dist.bench.report import Report, Row, Tell
-from hdnn_dist.kernels.tables import TILE
+from hdnn_dist.kernels.block_tables import TILE
 
 LARGEST_BYTES = 2**30
 STATES_OF_A_DENSE_LAYER = 3  # autograd keeps, for each half: what enters, s, and a s

@@ -17,8 +17,8 @@ import torch
 import triton  # type: ignore[import-not-found]
 from torch import Tensor
 
-from hdnn_dist.kernels import triton_passes
-from hdnn_dist.programs import LayerProgram
+from hdnn_dist.kernels.cuda import passes as triton_passes
+from hdnn_dist.kernels.layer_tables import LayerProgram
 from hdnn_dist.propagation.stepper import Gradients, Stepper, drift_of
 from hdnn_dist.propagation.system import Scheme, Weights
 from hdnn_dist.propagation.vector_fields import Gradient

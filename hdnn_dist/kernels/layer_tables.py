@@ -7,8 +7,8 @@ import torch
 
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.kernels.passes import HALF_STEP
-from hdnn_dist.kernels.tables import Tables, tables_of
+from hdnn_dist.kernels.block_tables import Tables, tables_of
+from hdnn_dist.kernels.cpu.passes import HALF_STEP
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.couplings import canonical_rows
 from hdnn_dist.propagation.system import Scheme

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.compiled_forms import compile_forms, compiled
-from hdnn_dist.kernels.compiled_activations import CODES
-from hdnn_dist.kernels.passes import SERIAL, THREADED, Plan
-from hdnn_dist.kernels.tables import TILE, Schedule, schedule_of
-from hdnn_dist.programs import LayerProgram
+from hdnn_dist.kernels.block_tables import TILE, Schedule, schedule_of
+from hdnn_dist.kernels.cpu.activations import CODES
+from hdnn_dist.kernels.cpu.passes import SERIAL, THREADED, Plan
+from hdnn_dist.kernels.cpu.vector_fields import compile_forms, compiled
+from hdnn_dist.kernels.layer_tables import LayerProgram
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Stepper
 from hdnn_dist.propagation.system import Scheme, Weights
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hdnn_dist.kernels.triton_activations import activate, times_slope
+from hdnn_dist.kernels.cuda.activations import activate, times_slope
 
 
 @triton.jit

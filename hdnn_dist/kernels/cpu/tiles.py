@@ -13,7 +13,7 @@ from typing import Any
 
 from numba import njit
 
-from hdnn_dist.kernels.registers import LARGEST, SQUARE, WIDE, added_rows, new_rows, summed_products
+from hdnn_dist.kernels.cpu.registers import LARGEST, SQUARE, WIDE, added_rows, new_rows, summed_products
 
 FAST: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},

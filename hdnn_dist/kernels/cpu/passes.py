@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from hdnn_dist.kernels.compiled_activations import activate, activate_both
-from hdnn_dist.kernels.half_steps import (
+from hdnn_dist.kernels.block_tables import Tables
+from hdnn_dist.kernels.cpu.activations import activate, activate_both
+from hdnn_dist.kernels.cpu.half_steps import (
     add_forward,
     add_scaled,
     add_totals,
@@ -30,9 +31,8 @@ from hdnn_dist.kernels.half_steps import (
     return_rows,
     set_bias,
 )
-from hdnn_dist.kernels.tables import Tables
-from hdnn_dist.kernels.tiles import CALLED, DIGEST, FAST, INLINE
-from hdnn_dist.kernels.transfers import blank, load, miss, store
+from hdnn_dist.kernels.cpu.tiles import CALLED, DIGEST, FAST, INLINE
+from hdnn_dist.kernels.cpu.transfers import blank, load, miss, store
 
 # A half-step. ``source``, ``target``: parts; ``bias``: where it begins; F(x) = s(L x + b) with L = alpha K + beta K^T,
 # or K^T s(K x + b); C = forth A + back A^T - damping I.

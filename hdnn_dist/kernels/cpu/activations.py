@@ -6,7 +6,7 @@ import math
 
 from numba import njit
 
-from hdnn_dist.kernels.tiles import FAST
+from hdnn_dist.kernels.cpu.tiles import FAST
 from hdnn_dist.propagation.activations import LEAKY_SLOPE
 
 TANH, RELU, LEAKY_RELU, SOFTPLUS, SIGMOID, IDENTITY = range(6)

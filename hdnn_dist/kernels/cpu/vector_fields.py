@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import Field
-from hdnn_dist.kernels.compiled_activations import CODES
-from hdnn_dist.kernels.passes import SERIAL
-from hdnn_dist.kernels.tables import Schedule, Tables, no_tables, schedule_of, tables_of
+from hdnn_dist.kernels.block_tables import Schedule, Tables, no_tables, schedule_of, tables_of
+from hdnn_dist.kernels.cpu.activations import CODES
+from hdnn_dist.kernels.cpu.passes import SERIAL
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.vector_fields import Blocks, Direct, Form, Gradient, Skew, Transposed
 

@@ -26,7 +26,7 @@ def compiled_function(name: str, kernel: str, like: Tensor) -> Function | None:
 def _compiled(name: str, dtype: torch.dtype) -> Function | None:
     """Compiled here, or read from the cache, so that it fails here."""
     try:
-        module = importlib.import_module("hdnn_dist.kernels.compiled_training")
+        module = importlib.import_module("hdnn_dist.kernels.cpu.training_step")
         function: Any = getattr(module, name)
         function.compile(module.signature(name, torch.empty((), dtype=dtype).numpy().dtype))
     except Exception:  # numba raises errors of many kinds for what it cannot compile, cache or import

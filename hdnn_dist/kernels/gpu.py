@@ -23,7 +23,7 @@ def on_gpu(scheme: Scheme, portable: Stepper, kernel: str) -> Propagator | str:
 
 def _triton(scheme: Scheme, portable: Stepper, precision: str) -> Propagator | str:
     try:
-        module = importlib.import_module("hdnn_dist.triton_stepper")
+        module = importlib.import_module("hdnn_dist.kernels.cuda.stepper")
     except ImportError as error:
         return f"triton cannot be imported ({error})"
     reason: str | None = module.unfit(scheme, portable.dtype)
@@ -42,7 +42,7 @@ def _graphed(scheme: Scheme, portable: Stepper) -> Propagator | str:
     if not scheme.activation.built_in:
         return f"a CUDA graph cannot hold what the activation {scheme.activation.name!r} may do"
     try:
-        module = importlib.import_module("hdnn_dist.cuda_graphs")
+        module = importlib.import_module("hdnn_dist.kernels.cuda.graphs")
     except ImportError as error:  # of numba, for which the tables of a layer are made
         return f"CUDA graphs cannot be made ({error})"
     stepper: Propagator = module.GraphedStepper(scheme, portable)

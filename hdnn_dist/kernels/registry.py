@@ -12,8 +12,8 @@ from functools import cache
 
 import torch
 
-from hdnn_dist.gpu import TRITON, on_gpu
 from hdnn_dist.graph.pairs import one_line
+from hdnn_dist.kernels.gpu import TRITON, on_gpu
 from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
 from hdnn_dist.propagation.system import Scheme
 from hdnn_dist.support.choices import unknown
@@ -74,7 +74,7 @@ def _fused(scheme: Scheme, portable: Stepper, kernel: str) -> Propagator | str:
 
 def _on_processor(scheme: Scheme, portable: Stepper) -> Propagator | str:
     try:
-        stepper: Propagator = importlib.import_module("hdnn_dist.fused").fused(scheme, portable)
+        stepper: Propagator = importlib.import_module("hdnn_dist.kernels.cpu.stepper").fused(scheme, portable)
     except Exception as error:  # numba raises errors of many kinds for what it cannot compile, cache or import
         return f"it could not be compiled ({one_line(error)[:200]})"
     return stepper

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hdnn_dist.programs import LayerProgram
+from hdnn_dist.kernels.layer_tables import LayerProgram
 from hdnn_dist.propagation.stepper import Gradients, Stepper
 from hdnn_dist.propagation.system import Scheme, Weights
 

@@ -19,8 +19,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hdnn_dist.kernels.compiled_activations import activate, activate_both
-from hdnn_dist.kernels.tiles import FAST, INLINE, add_product, outer, put_product
+from hdnn_dist.kernels.cpu.activations import activate, activate_both
+from hdnn_dist.kernels.cpu.tiles import FAST, INLINE, add_product, outer, put_product
 
 
 @njit(**INLINE)

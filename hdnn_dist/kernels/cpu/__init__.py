@@ -1,0 +1,1 @@
+"""The pass compiled for this machine's processor."""
