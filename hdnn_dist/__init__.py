@@ -3,9 +3,9 @@
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.readout import Readout
 from hdnn_dist.propagation import activations  # noqa: F401
-from hdnn_dist.readout import Readout
 
 __all__ = ["HDNN", "Agents", "CommunicationGraph", "Readout", "connect", "place"]
 __version__ = "0.1.0"

@@ -9,7 +9,7 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.lift import ConvolutionalLift
-from hdnn_dist.network import HDNN
-from hdnn_dist.readout import Readout
+from hdnn_dist.model.lift import ConvolutionalLift
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.readout import Readout
 from hdnn_dist.weights.blocks import BlockLayout
 
 BEFORE = -1  # stands for the layer of the input, and of the lift

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.kernels.compiled_functions import compiled_function
-from hdnn_dist.network import HDNN
-from hdnn_dist.norms import RowNorms, coupling_norm
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.norms import RowNorms, coupling_norm
+from hdnn_dist.model.readout import Readout
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.vector_fields import Gradient, Skew
-from hdnn_dist.readout import Readout
 from hdnn_dist.support.choices import unknown
 
 SCALES = ("multiply", "divide")

@@ -30,8 +30,8 @@ from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.lift import ConvolutionalLift
-from hdnn_dist.norms import coupling_norm, operator_norms
+from hdnn_dist.model.lift import ConvolutionalLift
+from hdnn_dist.model.norms import coupling_norm, operator_norms
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.checkpoint import load_weights, save_weights
 from hdnn_dist.training.gradients import GradientRecord

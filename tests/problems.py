@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, place
-from hdnn_dist.coupling_weights import dense_coupling
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.model.coupling_builder import dense_coupling
 from hdnn_dist.propagation.activations import Activation
 
 TOLERANCE = 1e-10  # relative, in float64: contract 1

@@ -24,7 +24,7 @@ from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.exchange.world import World
 from hdnn_dist.finite import BEFORE, Place, all_finite, first_not_finite
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.lift import ConvolutionalLift
+from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.divergence import DivergenceError
@@ -227,7 +227,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::hdnn_dist.network.DriftWarning")
+@pytest.mark.filterwarnings("ignore::hdnn_dist.model.network.DriftWarning")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_in_one_process(check: Callable[[World], None]) -> None:
     check(connect("local"))

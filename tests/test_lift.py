@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, place
 from hdnn_dist.cli import app
-from hdnn_dist.lift import ConvolutionalLift
+from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.training.analysing import analyse_run
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.checking import check_config

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.kernels import compiled_functions
-from hdnn_dist.losses import LOSSES, MOST_CLASSES, judge, loss_function
+from hdnn_dist.model.losses import LOSSES, MOST_CLASSES, judge, loss_function
 
 LOG3 = math.log(3.0)
 TWO_LOGITS = torch.tensor([[0.0, LOG3], [LOG3, 0.0]])  # probabilities 1/4 and 3/4

@@ -19,7 +19,7 @@ from problems import CUSTOM_VALUE, Problem, check_against_oracle, relative_error
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.exchange.ledger import OffGraphError
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.network import DriftWarning
+from hdnn_dist.model.network import DriftWarning
 from hdnn_dist.propagation import activations
 
 WORLD = connect("local")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import hdnn_dist.analysis.bounds as bounds_file
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
-from hdnn_dist.norms import coupling_norm, operator_norms, squared_norm_bound
+from hdnn_dist.model.norms import coupling_norm, operator_norms, squared_norm_bound
 from hdnn_dist.regularization import (
     SpectralProjection,
     add_smoothness_gradient,

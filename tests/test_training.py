@@ -130,7 +130,7 @@ class TestLoop:
         assert (outcome.epochs, outcome.steps, outcome.traffic.messages) == ([], 0, 0)
         assert summarise(job, outcome, *[Trainer(job).evaluate(job.test)] * 2)["messages_per_step"] == 0
 
-    @pytest.mark.filterwarnings("ignore::hdnn_dist.network.DriftWarning")
+    @pytest.mark.filterwarnings("ignore::hdnn_dist.model.network.DriftWarning")
     @pytest.mark.parametrize("batch_size", [64, 200], ids=["within an epoch", "in the last step"])
     def test_a_loss_that_is_no_number_ends_the_run(self, batch_size: int) -> None:
         """Not a summary with NaN in it; the last step is seen by the evaluation only."""

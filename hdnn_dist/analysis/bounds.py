@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.network import HDNN
-from hdnn_dist.norms import coupling_norm, operator_norms
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.norms import coupling_norm, operator_norms
 
 MOST_DENSE_FEATURES = 2048
 MOST_DENSE_ENTRIES = 2**25  # of the dense K of all layers: 256 MB

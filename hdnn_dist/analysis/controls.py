@@ -10,7 +10,7 @@ from torch import Tensor
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.sensitivity import exact
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 
 def effects(net: HDNN, x: Tensor) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hdnn_dist.analysis.sensitivity import Sensitivity
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.initial import generator
 
 START_STREAM = 1 << 34

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hdnn_dist.exchange.halo import ranges
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 CHUNK = 16  # layers that are undone before the state is read again
 

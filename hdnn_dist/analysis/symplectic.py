@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 
 def is_symplectic(net: HDNN) -> bool:

@@ -13,7 +13,7 @@ from hdnn_dist.analysis.bounds import Bounds, bounds
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
 from hdnn_dist.analysis.symplectic import form, has_reciprocal_values, layer_forms, residual
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 MOST_EXACT_FEATURES = 256
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdnn_dist.bench.cases import Case
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 LARGEST_BYTES = 512 * 2**20
 HALF_STEPS = 2

@@ -11,7 +11,7 @@ import importlib.util
 import torch
 from torch import Tensor, nn
 
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 
 def is_installed() -> bool:

@@ -12,7 +12,7 @@ from hdnn_dist.bench.networks import build, fixed_pair, halves_first, training_s
 from hdnn_dist.bench.report import Row
 from hdnn_dist.bench.timing import Step, Timing, in_turns
 from hdnn_dist.bench.work import bare_product, megabytes_moved, product_flops, step_flops
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 Forms = dict[str, Step]
 Times = dict[str, Timing]

@@ -12,7 +12,7 @@ from hdnn_dist.bench.cases import Case
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import place
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 
 def build(case: Case, **network: Any) -> HDNN:

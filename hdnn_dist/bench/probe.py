@@ -18,7 +18,7 @@ from torch import nn
 from hdnn_dist.bench.baseline import dense_baseline
 from hdnn_dist.bench.cases import Case
 from hdnn_dist.bench.networks import build, fixed_pair
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 CLEAR_REFS = Path("/proc/self/clear_refs")
 WARM_UP_SAMPLES = 2

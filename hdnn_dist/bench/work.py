@@ -6,7 +6,7 @@ import torch
 
 from hdnn_dist.bench.cases import Case
 from hdnn_dist.bench.timing import Step
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 HALF_STEPS = 2
 PRODUCTS = 8  # a half-step: 2 forward, 6 in the backward pass that rebuilds the state

@@ -19,7 +19,7 @@ from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 from hdnn_dist.plots.controls import draw_controls
 from hdnn_dist.plots.sensitivity import (
     draw_counterexample,

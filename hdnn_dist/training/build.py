@@ -15,9 +15,9 @@ from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.lift import ConvolutionalLift
-from hdnn_dist.network import HDNN
-from hdnn_dist.readout import Readout
+from hdnn_dist.model.lift import ConvolutionalLift
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.readout import Readout
 from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.config import Config
 

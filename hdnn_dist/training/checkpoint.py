@@ -25,9 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hdnn_dist.lift import ConvolutionalLift
-from hdnn_dist.network import HDNN
-from hdnn_dist.readout import Readout
+from hdnn_dist.model.lift import ConvolutionalLift
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.readout import Readout
 from hdnn_dist.weights.blocks import BlockLayout
 
 CHECKPOINTS = "checkpoints"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 
 MOST_STEPS = 2000  # of a run; a picture shows no more
 

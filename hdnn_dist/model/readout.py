@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.losses import Judge, judge, loss_function
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.losses import Judge, judge, loss_function
+from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.initial import draw_readout
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.initial import draw_lift
 
 SIZE = 3  # pixels, height and width of a kernel; odd, so that an image keeps its size

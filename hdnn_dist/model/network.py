@@ -13,14 +13,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hdnn_dist.coupling_weights import CouplingBuilder, dense_coupling, stored_once
-from hdnn_dist.dense import Dense, DenseView
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_kernel, propagator
+from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling, stored_once
+from hdnn_dist.model.dense import Dense, DenseView
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.architectures import architecture as named

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.network import HDNN
+from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.blocks import BlockLayout
 
 

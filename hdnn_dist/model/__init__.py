@@ -1,0 +1,1 @@
+"""What a user holds: the network, the readout, the lift."""
