@@ -32,9 +32,9 @@ from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.norms import coupling_norm, operator_norms
-from hdnn_dist.regularization import SpectralProjection
-from hdnn_dist.training.checkpoint import load_weights, save_weights
+from hdnn_dist.runs.checkpoint import load_weights, save_weights
 from hdnn_dist.training.gradients import GradientRecord
+from hdnn_dist.training.regularization import SpectralProjection
 
 ALONE = LocalWorld(torch.device("cpu"))
 UNEVEN = (2, 4, 2, 6, 2, 4, 8, 2, 4)

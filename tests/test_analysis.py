@@ -28,8 +28,8 @@ from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers, 
 from hdnn_dist.analysis.symplectic import canonical, form, is_symplectic, layer_forms, residual
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.plots.sensitivity import draw_gradient_norms
+from hdnn_dist.runs.checkpoint import save_weights
 from hdnn_dist.training import analysing
-from hdnn_dist.training.checkpoint import save_weights
 from hdnn_dist.training.controls import CONTROLS, measure
 
 ALL = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")

@@ -11,7 +11,7 @@ from battery import ALONE, UNEVEN
 from safetensors.torch import load_file, save_file
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, place
-from hdnn_dist.training.checkpoint import load_weights, remove_weights, save_weights
+from hdnn_dist.runs.checkpoint import load_weights, remove_weights, save_weights
 
 GRAPH = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
 

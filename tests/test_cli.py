@@ -26,9 +26,9 @@ from typer.testing import CliRunner, Result
 from hdnn_dist import cli
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import TransportError
+from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.training import analysing
 from hdnn_dist.training.config import load_config
-from hdnn_dist.training.runs import RunFolder
 
 SMALL = ("epochs=2", "network.layers=4", "data.samples=400")
 PICTURES = {"graph.png", "sparsity.png", "curves.png", "decision.png"}

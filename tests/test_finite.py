@@ -22,12 +22,12 @@ from torch import Tensor
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.exchange.world import World
-from hdnn_dist.finite import BEFORE, Place, all_finite, first_not_finite
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.divergence import DivergenceError
+from hdnn_dist.training.finite import BEFORE, Place, all_finite, first_not_finite
 from hdnn_dist.training.loop import Trainer
 
 RING = CommunicationGraph.ring(8)

@@ -14,16 +14,16 @@ from torch import Tensor
 import hdnn_dist.analysis.bounds as bounds_file
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
 from hdnn_dist.model.norms import coupling_norm, operator_norms, squared_norm_bound
-from hdnn_dist.regularization import (
+from hdnn_dist.training.build import build
+from hdnn_dist.training.config import ConfigError, load_config
+from hdnn_dist.training.loop import Trainer
+from hdnn_dist.training.regularization import (
     SpectralProjection,
     add_smoothness_gradient,
     add_weight_penalty_gradient,
     smoothness,
     weight_penalty,
 )
-from hdnn_dist.training.build import build
-from hdnn_dist.training.config import ConfigError, load_config
-from hdnn_dist.training.loop import Trainer
 
 ALPHA, STEP = 0.7, 0.3
 

@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from hdnn_dist import CommunicationGraph, connect, place
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.sum_tree import Tree
-from hdnn_dist.regularization import smoothness
+from hdnn_dist.runs import folder as runs
+from hdnn_dist.runs.folder import RunFolder
+from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training import gradients as gradients_file
-from hdnn_dist.training import runs
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import Config, OptimizerConfig, load_config
 from hdnn_dist.training.gradients import StepGradients
 from hdnn_dist.training.loop import DivergenceError, Epoch, Outcome, Trainer
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
-from hdnn_dist.training.runs import RunFolder
-from hdnn_dist.training.summary import summarise
+from hdnn_dist.training.regularization import smoothness
 
 SMALL = ("epochs=2", "batch_size=64", "network.layers=4", "data.samples=400")
 ROW = Epoch(1, 0.5, 0.75, 0.6, 0.7, 0.01, 1.5, None)

@@ -15,13 +15,13 @@ from hdnn_dist.cli.shell import console, default_folder, reported
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
+from hdnn_dist.runs.folder import RunFolder
+from hdnn_dist.runs.pictures import draw_run
+from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training.build import Job, build
-from hdnn_dist.training.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.loop import Epoch, Trainer
-from hdnn_dist.training.pictures import draw_run
-from hdnn_dist.training.runs import RunFolder
-from hdnn_dist.training.summary import summarise
 
 
 def train(

@@ -10,7 +10,7 @@ import torch
 
 import hdnn_dist
 from hdnn_dist.experiments.cells import Experiment, Findings
-from hdnn_dist.training.runs import write_whole
+from hdnn_dist.runs.folder import write_whole
 
 README = Path("README.md")
 MADE_BY = "Made by `{command}`, never by hand"

@@ -28,11 +28,11 @@ from hdnn_dist.plots.sensitivity import (
     draw_norms,
     draw_singular_values,
 )
+from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
+from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 from hdnn_dist.training.build import Job, build
-from hdnn_dist.training.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.training.config import load_config
 from hdnn_dist.training.controls import CONTROLS, measure
-from hdnn_dist.training.runs import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 
 NAMED = ("counterexample", "depth", "controls")
 MOST_ROWS = 12

@@ -18,8 +18,8 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
-from hdnn_dist.regularization import SpectralProjection
 from hdnn_dist.training.config import Config
+from hdnn_dist.training.regularization import SpectralProjection
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from hdnn_dist.finite import BEFORE, Place, first_not_finite
 from hdnn_dist.training.build import Job
+from hdnn_dist.training.finite import BEFORE, Place, first_not_finite
 
 LOWER = (
     "the gradient exploded; lower optimizer.learning_rate or network.step, set optimizer.clip, raise "

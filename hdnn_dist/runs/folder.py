@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hdnn_dist.training.checkpoint import CHECKPOINTS, remove_weights
+from hdnn_dist.runs.checkpoint import CHECKPOINTS, remove_weights
+from hdnn_dist.runs.pictures import PICTURES
 from hdnn_dist.training.config import Config, dump_config
 from hdnn_dist.training.loop import Epoch
-from hdnn_dist.training.pictures import PICTURES
 
 CONFIG, METRICS, GRADIENTS, SUMMARY = "config.toml", "metrics.jsonl", "gradients.jsonl", "summary.json"
 ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (

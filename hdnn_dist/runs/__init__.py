@@ -1,0 +1,1 @@
+"""What stays on the disk of a training."""
