@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, connect, place
 from hdnn_dist.analysis.bounds import bounds
-from hdnn_dist.analysis.controls import effects
+from hdnn_dist.analysis.effects import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
 from hdnn_dist.exchange.agreement import agreed

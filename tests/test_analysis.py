@@ -21,8 +21,8 @@ import hdnn_dist.analysis.table as table_file
 import hdnn_dist.plots.sensitivity as sensitivity_plots
 from hdnn_dist import HDNN, CommunicationGraph, cli, place
 from hdnn_dist.analysis.bounds import bounds
-from hdnn_dist.analysis.controls import effects
 from hdnn_dist.analysis.counterexample import solve
+from hdnn_dist.analysis.effects import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers, spread
 from hdnn_dist.analysis.symplectic import canonical, form, is_symplectic, layer_forms, residual

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hdnn_dist.analysis.controls import effects
+from hdnn_dist.analysis.effects import effects
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
