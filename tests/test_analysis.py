@@ -20,7 +20,9 @@ import hdnn_dist.analysis.bounds as bounds_file
 import hdnn_dist.analysis.table as table_file
 import hdnn_dist.plots.sensitivity as sensitivity_plots
 from hdnn_dist import HDNN, CommunicationGraph, cli, place
+from hdnn_dist.analysis import analyze as analysing
 from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.controls import CONTROLS, measure
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.effects import effects
 from hdnn_dist.analysis.lanczos import extremes
@@ -29,8 +31,6 @@ from hdnn_dist.analysis.symplectic import canonical, form, is_symplectic, layer_
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.plots.sensitivity import draw_gradient_norms
 from hdnn_dist.runs.checkpoint import save_weights
-from hdnn_dist.training import analysing
-from hdnn_dist.training.controls import CONTROLS, measure
 
 ALL = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")
 RING = CommunicationGraph.ring(4)

@@ -24,10 +24,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import cli
+from hdnn_dist.analysis import analyze as analysing
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.runs.folder import RunFolder
-from hdnn_dist.training import analysing
 from hdnn_dist.training.config import load_config
 
 SMALL = ("epochs=2", "network.layers=4", "data.samples=400")

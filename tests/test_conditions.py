@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import HDNN, CommunicationGraph, cli, connect, place
-from hdnn_dist.conditions import check
-from hdnn_dist.cost import layer_cost
+from hdnn_dist.analysis.conditions import check
+from hdnn_dist.analysis.cost import layer_cost
 from hdnn_dist.graph.patterns import Pattern
 
 RING = CommunicationGraph.ring(8)

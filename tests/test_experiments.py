@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import CommunicationGraph, cli
+from hdnn_dist.analysis.check import Checked, check_config
 from hdnn_dist.experiments import EXPERIMENTS, running
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.cells import Result as Trained
 from hdnn_dist.experiments.running import train
 from hdnn_dist.experiments.table import listed
 from hdnn_dist.plots.lines import Line, draw_lines
-from hdnn_dist.training.checking import Checked, check_config
 from hdnn_dist.training.config import Config
 
 TINY = ("epochs=1", "data.samples=40", "batch_size=10")

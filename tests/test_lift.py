@@ -13,12 +13,12 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, place
+from hdnn_dist.analysis.analyze import analyse_run
+from hdnn_dist.analysis.check import check_config
 from hdnn_dist.cli import app
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.runs.checkpoint import load_weights, save_weights
-from hdnn_dist.training.analysing import analyse_run
 from hdnn_dist.training.build import Job, build
-from hdnn_dist.training.checking import check_config
 from hdnn_dist.training.config import Config, load_config
 from hdnn_dist.training.loop import Trainer
 from hdnn_dist.weights.initial import draw_lift, draw_readout

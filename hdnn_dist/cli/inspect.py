@@ -8,13 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from hdnn_dist.bench.report import Report
-from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
-from hdnn_dist.cost import layer_cost
-from hdnn_dist.exchange.connect import connect
-from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.plots import draw_graph
-from hdnn_dist.training.analysing import (
+from hdnn_dist.analysis.analyze import (
     NAMED,
     Analysis,
     analyse_controls,
@@ -22,7 +16,13 @@ from hdnn_dist.training.analysing import (
     analyse_depth,
     analyse_run,
 )
-from hdnn_dist.training.checking import check_config
+from hdnn_dist.analysis.check import check_config
+from hdnn_dist.analysis.cost import layer_cost
+from hdnn_dist.bench.report import Report
+from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
+from hdnn_dist.exchange.connect import connect
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.plots import draw_graph
 from hdnn_dist.training.config import load_config
 
 

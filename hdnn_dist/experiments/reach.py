@@ -11,12 +11,12 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 
+from hdnn_dist.analysis.check import check_config
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.depth import depth_panels
 from hdnn_dist.experiments.table import median_and_worst, pivoted
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.lines import draw_lines
-from hdnn_dist.training.checking import check_config
 
 GRAPHS = ("grid:8x8", "torus:8x8", "watts_strogatz:64,4,0.1,0")
 LAYERS = (1, 2, 4, 8, 16, 32)

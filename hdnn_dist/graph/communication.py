@@ -31,7 +31,7 @@ from hdnn_dist.graph.pairs import (
 from hdnn_dist.graph.patterns import Pattern
 
 if TYPE_CHECKING:
-    from hdnn_dist.conditions import Conditions
+    from hdnn_dist.analysis.conditions import Conditions
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -240,9 +240,9 @@ class CommunicationGraph:
     ) -> Conditions:
         """Whether neighbours alone can run a network with K in blkSparse(T) and J or X in blkSparse(R), and its reach.
 
-        See ``hdnn_dist.conditions.check`` for the arguments, their defaults and the errors.
+        See ``hdnn_dist.analysis.conditions.check`` for the arguments, their defaults and the errors.
         """
-        from hdnn_dist.conditions import check  # it stands above the graph: it runs a layer
+        from hdnn_dist.analysis.conditions import check  # it stands above the graph: it runs a layer
 
         return check(self, T, R, layers, architecture=architecture, scheme=scheme, graphs=graphs)
 

@@ -7,8 +7,8 @@ from math import prod
 
 import numpy as np
 
-from hdnn_dist.conditions import Conditions, check
-from hdnn_dist.cost import LayerCost, cost_of
+from hdnn_dist.analysis.conditions import Conditions, check
+from hdnn_dist.analysis.cost import LayerCost, cost_of
 from hdnn_dist.data import Columns, Description, describe
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import owners, place

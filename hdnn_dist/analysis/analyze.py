@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hdnn_dist.analysis.controls import CONTROLS, measure
 from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.sensitivity import spread
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
@@ -32,7 +33,6 @@ from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import load_config
-from hdnn_dist.training.controls import CONTROLS, measure
 
 NAMED = ("counterexample", "depth", "controls")
 MOST_ROWS = 12

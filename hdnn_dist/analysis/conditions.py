@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdnn_dist.cost import LayerCost, layer_cost
+from hdnn_dist.analysis.cost import LayerCost, layer_cost
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import BoolArray, IntArray
 from hdnn_dist.graph.patterns import Pattern
