@@ -6,6 +6,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
 from hdnn_dist.propagation import activations  # noqa: F401
+from hdnn_dist.support.version import VERSION
 
 __all__ = ["HDNN", "Agents", "CommunicationGraph", "Readout", "connect", "place"]
-__version__ = "0.1.0"
+__version__ = VERSION

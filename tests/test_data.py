@@ -153,7 +153,7 @@ WRONG_LOADS = {
     "digits take no noise": (lambda: whole("digits", noise=0.1), "digits takes no noise, but noise = 0.1"),
     "digits too many": (lambda: whole("digits", samples=1798), "digits has 1797 samples; take 50 to 1797"),
     "digits too few": (lambda: whole("digits", samples=49), "not 49"),
-    "seed": (lambda: whole("digits", seed=-1), "the seed must be an integer of 0 or more.* not -1"),
+    "seed": (lambda: whole("digits", seed=-1), "seed is -1: expected a whole number from 0"),
     "index out of range": (
         lambda: load("swiss_roll", seed=0, index=np.array([2])),
         "column 2 does not exist",
@@ -166,7 +166,7 @@ WRONG_LOADS = {
     "batch size": (lambda: batches(10, 0, 0, 0), "the batch size must be 1 or more, not 0"),
     "no samples": (lambda: batches(0, 1, 0, 0), "the number of samples must be 1 or more, not 0"),
     "epoch": (lambda: batches(10, 1, 0, -1), "the epoch must be 0 or more, not -1"),
-    "seed of batches": (lambda: batches(10, 1, 1.5, 0), "not 1.5"),  # type: ignore[arg-type]
+    "seed of batches": (lambda: batches(10, 1, 1.5, 0), "seed is 1.5"),  # type: ignore[arg-type]
 }
 WRONG = WRONG_COLUMNS | WRONG_LOADS
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hdnn_dist import CommunicationGraph, connect, place
-from hdnn_dist.exchange.halo import Halo, ranges
+from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 
 WORLD = connect("local")

@@ -30,7 +30,8 @@ from hdnn_dist.plots.sensitivity import (
     draw_singular_values,
 )
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
-from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, write_whole
+from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES
+from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.build import Job, build
 from hdnn_dist.training.config import load_config
 
@@ -222,5 +223,4 @@ def _make_at_root(path: Path, agents: Agents) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> Path:
-    write_whole(path, json.dumps(content, indent=2) + "\n")
-    return path
+    return write_whole(path, json.dumps(content, indent=2) + "\n")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import ranges
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.support.arrays import ranges
 
 CHUNK = 16  # layers that are undone before the state is read again
 

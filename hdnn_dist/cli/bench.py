@@ -14,7 +14,7 @@ from hdnn_dist.bench import BENCHMARKS, Plan, Report, Tell
 from hdnn_dist.bench.cases import Case, cores
 from hdnn_dist.bench.report import machine
 from hdnn_dist.cli.shell import console, reported
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 progress = Console(stderr=True, markup=False, emoji=False)
 

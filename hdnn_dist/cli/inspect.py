@@ -18,11 +18,11 @@ from hdnn_dist.analysis.analyze import (
 )
 from hdnn_dist.analysis.check import check_config
 from hdnn_dist.analysis.cost import layer_cost
-from hdnn_dist.bench.report import Report
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots import draw_graph
+from hdnn_dist.support.markdown import padded_table
 from hdnn_dist.training.config import load_config
 
 
@@ -114,7 +114,7 @@ def analyze(
 
 def _show(found: Analysis) -> None:
     if found.rows:
-        console.print(Report(list(found.rows)).table())
+        console.print(padded_table(found.rows))
     for line in (*found.notes, *found.written):
         console.print(str(line))
 

@@ -23,7 +23,7 @@ from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
 from hdnn_dist.data.source import Description, Request, Source, Split, Values
 from hdnn_dist.data.synthetic import SYNTHETIC
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import seed_number, unknown
 
 SOURCES: dict[str, Source] = {
     **{source.name: source for source in SYNTHETIC},
@@ -33,7 +33,6 @@ SOURCES: dict[str, Source] = {
 """Every known source by name; add one to make it loadable."""
 
 Index = npt.NDArray[np.int64]
-SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def load(
     request = Request(
         samples=about.samples if samples is None else samples,
         noise=about.noise if noise is None else noise,
-        seed=_checked_seed(seed),
+        seed=seed_number(seed),
         root=_folder(root),
         columns=index[index != ZERO],
         labels=labels,
@@ -105,7 +104,7 @@ def shuffled(samples: int, seed: int, epoch: int) -> Index:
     """The order of all samples in one epoch, of which ``batches`` are consecutive pieces."""
     _at_least(1, samples, "the number of samples")
     _at_least(0, epoch, "the epoch")
-    key = np.array([_checked_seed(seed), epoch], dtype=np.uint64)
+    key = np.array([seed_number(seed), epoch], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).permutation(samples)
 
 
@@ -149,12 +148,6 @@ def _check_index(index: Index, about: Description) -> None:
             f"column {outside[0]} does not exist: the data set {about.name} has {about.columns} columns, "
             f"0 to {about.columns - 1}, and -1 stands for a zero"
         )
-
-
-def _checked_seed(seed: int) -> int:
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < SEEDS:
-        raise ValueError(f"the seed must be an integer of 0 or more, less than 2**64, not {seed!r}")
-    return int(seed)
 
 
 def _at_least(least: int, value: int, what: str) -> None:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import http.client
 import io
-import os
 import urllib.request
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hdnn_dist.data.mnist import Mnist
+from hdnn_dist.support.files import whole_files
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # torchvision's first
 TIMEOUT = 30.0  # seconds without an answer
@@ -80,16 +80,10 @@ def _new_folder(path: Path) -> Iterator[None]:
 
 
 def _write(root: Path, files: dict[str, bytes]) -> None:
-    """All files or none: each is written beside its place, then all are renamed."""
-    partial = {root / name: root / f".{name}.{os.getpid()}" for name in files}
-    try:
-        for path, beside in partial.items():
-            beside.write_bytes(files[path.name])
-        for path, beside in partial.items():
-            os.replace(beside, path)
-    finally:
-        for beside in partial.values():
-            beside.unlink(missing_ok=True)
+    """All files or none."""
+    with whole_files([root / name for name in files]) as partial:
+        for path, content in zip(partial, files.values(), strict=True):
+            path.write_bytes(content)
 
 
 _BY_HAND = "try again, or put the four files there yourself, from any copy of the MNIST database of handwritten digits"

@@ -10,7 +10,7 @@ import torch
 from hdnn_dist.exchange.ledger import Ledger, OffGraphError, Route, Traffic
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import Channel, TransportError, World
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 __all__ = ["Channel", "Ledger", "OffGraphError", "Route", "Traffic", "TransportError", "World", "connect"]
 

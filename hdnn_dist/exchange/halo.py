@@ -18,12 +18,7 @@ import torch
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """``[*range(s, s + n) for s, n in zip(starts, lengths)]`` without the loop."""
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+from hdnn_dist.support.arrays import ranges
 
 
 class Halo:

@@ -10,7 +10,7 @@ import numpy as np
 from hdnn_dist.exchange.ledger import Ledger
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 METHODS = ("auto", "metis", "contiguous")
 

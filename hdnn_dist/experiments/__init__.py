@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hdnn_dist.experiments import architectures, mnist_channels, mnist_patches, reach, topologies
 from hdnn_dist.experiments.cells import Experiment
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 EXPERIMENTS = {
     experiment.name: experiment

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-import hdnn_dist
 from hdnn_dist.experiments.cells import Experiment, Findings
-from hdnn_dist.runs.folder import write_whole
+from hdnn_dist.support.files import write_whole
+from hdnn_dist.support.version import VERSION
 
 README = Path("README.md")
 MADE_BY = "Made by `{command}`, never by hand"
@@ -44,7 +44,7 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
         experiment.compares,
         experiment.table(found),
         *(f"![{experiment.title}]({path.name})" for path in pictures),
-        f"{MADE_BY.format(command=command)}, with hdnn-dist {hdnn_dist.__version__} and torch {torch.__version__}. "
+        f"{MADE_BY.format(command=command)}, with hdnn-dist {VERSION} and torch {torch.__version__}. "
         f"Test accuracy after the last epoch, {_seeds(found)}; seconds are of one training. Every result, with its "
         f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
     ]

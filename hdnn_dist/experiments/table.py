@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hdnn_dist.experiments.cells import Finding, Findings
+from hdnn_dist.support.markdown import plain_table
 
 DIVERGED = "diverged"
-
-
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table, without a line end behind its last line."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def accuracy(value: float) -> str:
@@ -35,7 +30,7 @@ def median_and_worst(finding: Finding) -> str:
 def listed(findings: Findings, labels: Sequence[str]) -> str:
     """One line a cell: its labels, accuracy, bytes a step and seconds."""
     header = [*labels, "median", "worst", "bytes a step", "seconds"]
-    return markdown(
+    return plain_table(
         header, [[*(str(finding.cell.labels[name]) for name in labels), *_numbers(finding)] for finding in findings]
     )
 
@@ -54,7 +49,7 @@ def pivoted(
         shown = {finding.cell.labels[column]: show(finding) for finding in line}
         times = ", ".join(seconds(finding.seconds) for finding in line)
         lines.append([*map(str, key), *(shown.get(value, "") for value in values), times])
-    return markdown(header, lines)
+    return plain_table(header, lines)
 
 
 def distinct(findings: Findings, label: str) -> list[Any]:

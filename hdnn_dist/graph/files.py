@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +21,9 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from hdnn_dist.graph.pairs import one_line
 from hdnn_dist.graph.topologies import Topology
+from hdnn_dist.support.arguments import one_line
+from hdnn_dist.support.files import write_whole
 
 EDGE_LISTS = (".edges", ".txt", ".edgelist")
 SUFFIXES = (*EDGE_LISTS, ".graphml", ".json")
@@ -67,7 +67,13 @@ def read(path: Path) -> Source:
 def write(path: Path, graph: nx.Graph) -> None:
     """Write a graph whose nodes are 0..M-1, whole or not at all."""
     suffix = _known_suffix(path)
-    _write_whole(path, _edge_list(graph) if suffix in EDGE_LISTS else _TEXTS[suffix](graph))
+    text = _edge_list(graph) if suffix in EDGE_LISTS else _TEXTS[suffix](graph)
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        raise ValueError(
+            f"graph file {path} cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from None
 
 
 def numbered(graph: nx.Graph) -> Topology:
@@ -226,18 +232,3 @@ def _coordinates(attributes: dict[str, Any]) -> dict[str, float]:
 
 
 _TEXTS: dict[str, Callable[[nx.Graph], str]] = {".json": _json, ".graphml": _graphml}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write beside the target and rename, so that nobody ever reads half a file."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(
-            f"graph file {path} cannot be written: {error.strerror}; name a file in a folder that exists"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

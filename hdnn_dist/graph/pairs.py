@@ -8,6 +8,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hdnn_dist.support.arguments import one_line
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 Pairs = Iterable[Sequence[int]] | ArrayLike
@@ -125,11 +127,6 @@ def read_only(array: IntArray) -> IntArray:
     """The same array, no longer writeable."""
     array.setflags(write=False)
     return array
-
-
-def one_line(error: Exception) -> str:
-    """The text of an error, on one line."""
-    return " ".join(str(error).split())
 
 
 def pair_text(pair: IntArray) -> str:

@@ -21,13 +21,13 @@ from hdnn_dist.graph.pairs import (
     check_distinct,
     check_range,
     find_pairs,
-    one_line,
     pair_array,
     pair_text,
     read_only,
     row_starts,
     slice_of,
 )
+from hdnn_dist.support.arguments import one_line
 
 
 class Neighbourhood(Protocol):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hdnn_dist.exchange.halo import ranges
+from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 
 TILE = 128  # columns that are worked on at a time: few enough that the rows at hand stay in cache

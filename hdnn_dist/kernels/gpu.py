@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from hdnn_dist.graph.pairs import one_line
 from hdnn_dist.propagation.stepper import Propagator, Stepper
 from hdnn_dist.propagation.system import Scheme
+from hdnn_dist.support.arguments import one_line
 
 TRITON = {"triton": "float32", "triton-bf16": "bf16"}  # kernels by name, and the precision of their products
 

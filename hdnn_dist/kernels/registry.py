@@ -12,11 +12,10 @@ from functools import cache
 
 import torch
 
-from hdnn_dist.graph.pairs import one_line
 from hdnn_dist.kernels.gpu import TRITON, on_gpu
 from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
 from hdnn_dist.propagation.system import Scheme
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import one_line, unknown
 
 KERNELS = ("auto", "torch", "fused", *TRITON)
 FUSED_TYPES = (torch.float32, torch.float64)

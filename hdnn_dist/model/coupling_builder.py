@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Halo, ranges
+from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.couplings import halves_rows
 from hdnn_dist.propagation.system import CouplingPlan
-from hdnn_dist.support.arguments import finite, real_array
+from hdnn_dist.support.arguments import is_finite_number, real_array
+from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import COUPLING_STREAM, draw_weights
 from hdnn_dist.weights.layers import Layers
@@ -108,7 +109,7 @@ class CouplingBuilder:
             )
 
     def _check_damping(self, damping: float) -> None:
-        if not (finite(damping) and damping >= 0):
+        if not (is_finite_number(damping) and damping >= 0):
             raise ValueError(f"damping is {damping!r}: expected a finite number of 0 or more, the gamma of J - gamma I")
         if damping and not self.is_J:
             raise ValueError("damping needs the whole state in one part: use architecture 'H1' with a coupling J")

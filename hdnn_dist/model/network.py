@@ -26,7 +26,7 @@ from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.stepper import Propagator
 from hdnn_dist.propagation.system import Scheme, Weights
-from hdnn_dist.support.arguments import finite, whole
+from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
 from hdnn_dist.weights.layers import Layers, check_graphs, same_layouts
@@ -98,7 +98,7 @@ class HDNN(nn.Module):
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
         self.layers, self.store_every = whole("layers", layers), whole("store_every", store_every)
-        if not (finite(step) and step > 0):
+        if not (is_finite_number(step) and step > 0):
             raise ValueError(f"step is {step!r}: expected a finite number greater than 0")
         self.step, self.seed = step, seed
         self.plan = self._plan_layers(pattern, graphs)

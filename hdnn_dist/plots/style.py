@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from hdnn_dist.support.files import whole_file
 
 Array = NDArray[Any]
 
@@ -44,10 +45,6 @@ def colour(index: int) -> str:
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG so that a reader finds the old or the new picture, never a part."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=DPI)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path

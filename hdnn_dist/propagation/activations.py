@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 LEAKY_SLOPE = 0.01
 aten = torch.ops.aten

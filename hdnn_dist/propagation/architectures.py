@@ -21,7 +21,7 @@ import numpy as np
 
 from hdnn_dist.propagation.couplings import halves_rows
 from hdnn_dist.propagation.vector_fields import Direct, Form, Gradient, Skew, Transposed
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field, ranges
+from hdnn_dist.exchange.halo import Field
+from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
 

@@ -15,7 +15,6 @@ Where layers have patterns of their own, there is a tensor for each, agent.I.K.L
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from torch import Tensor
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
+from hdnn_dist.support.files import whole_file
 from hdnn_dist.weights.blocks import BlockLayout
 
 CHECKPOINTS = "checkpoints"
@@ -39,13 +39,9 @@ def save_weights(net: HDNN, head: Readout, folder: Path, lift: ConvolutionalLift
     world = net.agents.world
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rank-{world.rank}.safetensors"
-    partial = folder / f".{path.name}.{os.getpid()}"
     tensors = {name: part.detach().cpu().clone().contiguous() for name, part in _tensors(net, head, lift)}
-    try:
+    with whole_file(path) as partial:
         save_file(tensors, partial, metadata={"ranks": str(world.size), "architecture": net.architecture.name})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

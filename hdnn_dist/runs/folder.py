@@ -8,13 +8,13 @@ The weights, in checkpoints/, are written by every rank for its own agents.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, remove_weights
 from hdnn_dist.runs.pictures import PICTURES
+from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.config import Config, dump_config
 from hdnn_dist.training.loop import Epoch
 
@@ -58,13 +58,3 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json, the last file of a run."""
         write_whole(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-import hdnn_dist
 from hdnn_dist.exchange.ledger import Traffic
+from hdnn_dist.support.version import VERSION
 from hdnn_dist.training.build import Job
 from hdnn_dist.training.loop import Outcome, Score
 
@@ -48,7 +48,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "wire_bytes_per_step": traffic.wire_bytes / steps,
         "off_graph_messages": int(off_graph),
         "reconstruction_drift": None if job.net.drift is None else float(drift),
-        "version": hdnn_dist.__version__,
+        "version": VERSION,
         "torch": torch.__version__,
     }
 

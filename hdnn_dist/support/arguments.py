@@ -1,28 +1,52 @@
-"""Numbers and matrices that a user gives, checked: one line says what was given and what was expected."""
+"""What a user gives, checked: one line says what was given, what was expected and how to mend it."""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 import numpy as np
 from torch import Tensor
 
+SEEDS = 2**64  # how many there are
 
-def whole(name: str, value: object) -> int:
-    """``value`` as a plain int; ``ValueError`` unless it is a whole number of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}: expected a whole number of at least 1")
+
+def unknown(kind: str, given: object, known: Iterable[str]) -> ValueError:
+    """The error for a name that is not among the known ones; names the nearest and lists all."""
+    names = list(known)
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ValueError(f"unknown {kind} {given!r}: {hint}there are {', '.join(names)}")
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error, on one line."""
+    return " ".join(str(error).split())
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """``value`` as a plain int; ``ValueError`` unless it is a whole number of at least ``least``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}: expected a whole number of at least {least}")
     return int(value)
 
 
-def finite(value: object) -> bool:
+def seed_number(seed: object) -> int:
+    """``seed`` as a plain int; ``ValueError`` unless a counter-based generator can be keyed with it."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < SEEDS:
+        raise ValueError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")
+    return int(seed)
+
+
+def is_finite_number(value: object) -> bool:
     """Whether it is a real number, and neither NaN nor infinite."""
     return isinstance(value, Real) and math.isfinite(value)
 
 
 def real_array(name: str, given: object) -> np.ndarray:
-    """A tensor, an array or a list of them as float64.
+    """A tensor, an array or a list of them as float64, of the shape of ``given``; a list adds a first dimension.
 
     ``ValueError`` for parts of different shapes, complex numbers, NaN and infinity, and a tensor with a gradient, which
     would never get one.

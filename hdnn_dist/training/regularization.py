@@ -17,7 +17,7 @@ from hdnn_dist.model.norms import RowNorms, coupling_norm
 from hdnn_dist.model.readout import Readout
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.vector_fields import Gradient, Skew
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import unknown
 
 SCALES = ("multiply", "divide")
 MARGIN = 1 - 1e-6  # so that rounding to float32 does not lift a norm above its limit

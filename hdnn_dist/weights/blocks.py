@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Halo, ranges
+from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.support.arrays import ranges
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
 
-from hdnn_dist.support.choices import unknown
+from hdnn_dist.support.arguments import seed_number, unknown
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers
 
@@ -82,5 +80,4 @@ def draw_lift(agents: np.ndarray, features: np.ndarray, fan_in: int, seed: int) 
 def _check(initial: str, seed: int) -> None:
     if initial not in INITIALS:
         raise unknown("initial", initial, INITIALS)
-    if not isinstance(seed, Integral) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")
+    seed_number(seed)

@@ -1,0 +1,40 @@
+"""Whole files or none: what is written appears under its name when it is complete, never in part."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Where to write: a name beside ``path``, which takes its place at the end of the block, or is removed."""
+    with whole_files([path]) as (partial,):
+        yield partial
+
+
+@contextmanager
+def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """The same for several files, none of which takes its place before all are written."""
+    partial = [path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in paths]
+    with ExitStack() as stack:
+        for written in partial:
+            stack.callback(_remove, written)
+        yield partial
+        for written, path in zip(partial, paths, strict=True):
+            os.replace(written, path)
+
+
+def write_whole(path: Path, text: str) -> Path:
+    """Write a text file so that a reader finds the old or the new one; returns its path."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
