@@ -23,13 +23,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from hdnn_dist.analysis.cost import LayerCost, layer_cost
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.layer_graphs import check_graphs
 from hdnn_dist.graph.pairs import BoolArray, IntArray
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.propagation.architectures import Architecture, HalfStep
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.vector_fields import Gradient, Transposed
 from hdnn_dist.support.arguments import whole
-from hdnn_dist.weights.layers import check_graphs
 
 Bits = NDArray[np.uint64]
 WORD = 64

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hdnn_dist.graph import files as graph_files
 from hdnn_dist.graph import topologies
+from hdnn_dist.graph.distances import eccentricities
 from hdnn_dist.graph.pairs import (
     BoolArray,
     IntArray,
@@ -29,9 +30,6 @@ from hdnn_dist.graph.pairs import (
     slice_of,
 )
 from hdnn_dist.graph.patterns import Pattern
-
-if TYPE_CHECKING:
-    from hdnn_dist.analysis.conditions import Conditions
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -50,6 +48,9 @@ class CommunicationGraph:
     edges: IntArray
     name: str
     positions: NDArray[np.float64] | None
+
+    check: ClassVar[Callable[..., Any]]
+    """``analysis.conditions.check`` of this graph, given to the class by the package's face: it runs a layer."""
 
     def __init__(self, agents: int, edges: Pairs, *, name: str = "custom", positions: ArrayLike | None = None) -> None:
         agents = agent_count(agents)
@@ -229,23 +230,6 @@ class CommunicationGraph:
         pattern.check_inside(self, name)
         return pattern
 
-    def check(
-        self,
-        T: Pattern | ArrayLike | None = None,
-        R: Pattern | ArrayLike | None = None,
-        layers: int = 1,
-        architecture: str = "H2",
-        scheme: str | None = None,
-        graphs: Sequence[CommunicationGraph] | None = None,
-    ) -> Conditions:
-        """Whether neighbours alone can run a network with K in blkSparse(T) and J or X in blkSparse(R), and its reach.
-
-        See ``hdnn_dist.analysis.conditions.check`` for the arguments, their defaults and the errors.
-        """
-        from hdnn_dist.analysis.conditions import check  # it stands above the graph: it runs a layer
-
-        return check(self, T, R, layers, architecture=architecture, scheme=scheme, graphs=graphs)
-
     @cached_property
     def _pattern(self) -> Pattern:
         own = np.arange(self.agents)
@@ -258,7 +242,7 @@ class CommunicationGraph:
 
     @cached_property
     def _eccentricity(self) -> IntArray:
-        return _eccentricities(*self._adjacency)
+        return eccentricities(*self._adjacency)
 
     @cached_property
     def _adjacency(self) -> tuple[IntArray, IntArray]:
@@ -277,25 +261,6 @@ class CommunicationGraph:
 
     def __repr__(self) -> str:
         return f"CommunicationGraph({self.name!r}, agents={self.agents}, edges={len(self.edges)})"
-
-
-def _eccentricities(indptr: IntArray, neighbours: IntArray) -> IntArray:
-    """(agents,): the distance from each agent to the farthest one.
-
-    Breadth first from 64 agents at once, bit b of ``reached[i]`` for the b-th of them. networkx walks from one
-    at a time: on a torus of 64 x 64 its diameter took 23 s, this 0.3 s.
-    """
-    agents = len(indptr) - 1
-    eccentricity = np.zeros(agents, dtype=np.int64)
-    for first in range(0, agents, 64):
-        sources = np.arange(first, min(first + 64, agents))
-        bits = np.uint64(1) << np.arange(len(sources), dtype=np.uint64)
-        reached = np.zeros(agents, dtype=np.uint64)
-        reached[sources] = bits
-        while (missing := (np.bitwise_and.reduce(reached) & bits) == 0).any():
-            eccentricity[sources[missing]] += 1
-            reached |= np.bitwise_or.reduceat(reached[neighbours], indptr[:-1])
-    return eccentricity
 
 
 def _checked_positions(agents: int, positions: ArrayLike) -> NDArray[np.float64]:

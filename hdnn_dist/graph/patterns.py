@@ -160,6 +160,24 @@ class Pattern:
         return f"Pattern(agents={self.agents}, blocks={len(self)})"
 
 
+def stored_once(pattern: Pattern, name: str = "T") -> Pattern:
+    """Half of a symmetric pattern: of two agents of an edge stores the block, taking turns so that all store alike.
+
+    ``ValueError`` where the pattern is not symmetric, so that it cannot be that of a skew matrix.
+    """
+    if pattern != pattern.transposed():
+        i, k = next((i, k) for i, k in zip(pattern.rows, pattern.columns, strict=True) if (k, i) not in pattern)
+        raise ValueError(f"{name} has block ({i}, {k}) but not ({k}, {i}): a skew matrix needs both; give both or none")
+    rows, columns = pattern.rows, pattern.columns
+    even = (rows + columns) % 2 == 0
+    kept = (rows == columns) | np.where(even, rows < columns, rows > columns)
+    own = np.unique(rows[kept])
+    if len(own) < pattern.agents:
+        agent = int(np.setdiff1d(np.arange(pattern.agents), own)[0])
+        raise ValueError(f"{name} has no block ({agent}, {agent}): a skew matrix is stored with its diagonal blocks")
+    return Pattern(pattern.agents, rows[kept], columns[kept])
+
+
 def _check_rows(name: str, pattern: Pattern) -> None:
     empty = np.flatnonzero(np.diff(pattern.indptr) == 0)
     if len(empty):

@@ -13,7 +13,7 @@ from torch import Tensor
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.couplings import halves_rows
 from hdnn_dist.propagation.system import CouplingPlan
@@ -233,21 +233,3 @@ def dense_coupling(builder: CouplingBuilder, plan: CouplingPlan, weights: Tensor
                 dense[layer, place[columns], place[rows]] -= C[: len(rows)]
     dense[:, mine, mine] -= plan.damping
     return dense
-
-
-def stored_once(pattern: Pattern, name: str = "T") -> Pattern:
-    """Half of a symmetric pattern: of two agents of an edge stores the block, taking turns so that all store alike.
-
-    ``ValueError`` where the pattern is not symmetric, so that it cannot be that of a skew matrix.
-    """
-    if pattern != pattern.transposed():
-        i, k = next((i, k) for i, k in zip(pattern.rows, pattern.columns, strict=True) if (k, i) not in pattern)
-        raise ValueError(f"{name} has block ({i}, {k}) but not ({k}, {i}): a skew matrix needs both; give both or none")
-    rows, columns = pattern.rows, pattern.columns
-    even = (rows + columns) % 2 == 0
-    kept = (rows == columns) | np.where(even, rows < columns, rows > columns)
-    own = np.unique(rows[kept])
-    if len(own) < pattern.agents:
-        agent = int(np.setdiff1d(np.arange(pattern.agents), own)[0])
-        raise ValueError(f"{name} has no block ({agent}, {agent}): a skew matrix is stored with its diagonal blocks")
-    return Pattern(pattern.agents, rows[kept], columns[kept])

@@ -17,9 +17,10 @@ from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import Tree
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.graph.layer_graphs import check_graphs
+from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.kernels.registry import check_kernel, propagator
-from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling, stored_once
+from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
 from hdnn_dist.model.dense import Dense, DenseView
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
@@ -29,7 +30,7 @@ from hdnn_dist.propagation.system import Scheme, Weights
 from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
-from hdnn_dist.weights.layers import Layers, check_graphs, same_layouts
+from hdnn_dist.weights.layers import Layers, same_layouts
 
 CACHED_WIDTHS = 4
 LARGE_DRIFT = 1e-2

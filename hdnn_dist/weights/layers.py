@@ -123,31 +123,6 @@ def _operands(layout: BlockLayout, weights: Tensor) -> list[Operands]:
     return list(zip(K, b, weights.unbind(0), strict=True))
 
 
-def check_graphs(graphs: Sequence[CommunicationGraph], layers: int, whole: CommunicationGraph) -> None:
-    """``ValueError`` unless there is a graph for each layer, each a part of the agents' graph."""
-    if not isinstance(graphs, Sequence):
-        raise ValueError(f"graphs is {graphs!r}: expected a list with a CommunicationGraph for each layer")
-    if len(graphs) != layers:
-        raise ValueError(f"{len(graphs)} graphs were given for {layers} layers: give one for each layer")
-    for layer, graph in enumerate(graphs):
-        if not isinstance(graph, CommunicationGraph):
-            raise ValueError(
-                f"the graph of layer {layer} is {graph!r}: expected a CommunicationGraph, such as "
-                "CommunicationGraph.parse('ring:8')"
-            )
-        if graph.agents != whole.agents:
-            raise ValueError(
-                f"the graph of layer {layer} has {graph.agents} agents, but {whole.agents} were placed: give the same"
-            )
-        outside = ~whole.contains(graph.edges[:, 0], graph.edges[:, 1])
-        if outside.any():
-            i, k = graph.edges[outside][0]
-            raise ValueError(
-                f"the graph of layer {layer} joins agents {i} and {k}, which are not neighbours in the placed graph "
-                f"{whole.name!r}: place the union of all graphs"
-            )
-
-
 def _entry_keys(layout: BlockLayout) -> np.ndarray:
     """A number for every weight of a layer that says what it is, whatever the layout: row, column, or row of a bias."""
     rows, columns, bias_rows = layout.positions()
