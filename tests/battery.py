@@ -26,7 +26,7 @@ from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.ledger import OffGraphError
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
@@ -132,14 +132,14 @@ def adjoint(world: World) -> None:
         agents = place(graph, world, owner)
         halo = Halo(agents, graph.pattern(), np.array(UNEVEN))
         random = torch.Generator().manual_seed(world.rank)
-        x, y = halo.field(5, torch.float64), halo.field(5, torch.float64)
+        x, y = halo.buffer(5, torch.float64), halo.buffer(5, torch.float64)
         x.local.normal_(generator=random)
         y.data.normal_(generator=random)
         x_before, y_before = x.local.clone(), y.data.clone()
         x.gather()
         y.scatter_add()
         sides = torch.stack([(x.data * y_before).sum(), (x_before * y.local).sum()])
-        left, right = Tree(agents).sum(sides)
+        left, right = SumTree(agents).sum(sides)
         assert abs(left - right) <= 1e-12 * abs(left), (left, right)
         assert world.size == 1 or len(x.halo), "this graph should need a halo"
 
@@ -148,7 +148,7 @@ class _Share(torch.autograd.Function):
     """Take this rank's part of a vector that all ranks hold; the gradients of all parts come back to every rank."""
 
     @staticmethod
-    def forward(ctx, whole: Tensor, index: Tensor, tree: Tree) -> Tensor:
+    def forward(ctx, whole: Tensor, index: Tensor, tree: SumTree) -> Tensor:
         ctx.tree, ctx.shape = tree, whole.shape
         ctx.save_for_backward(index)
         return whole[index]
@@ -197,7 +197,7 @@ def same_start(world: World) -> None:
             net = HDNN(agents, UNEVEN, 4, seed=11, initial=initial, dtype=dtype)
             for given, expected in zip(net.dense(), alone.dense(), strict=True):
                 assert torch.equal(given, expected)
-            stored = Tree(agents).sum(torch.tensor([float(net.weights.numel())]))
+            stored = SumTree(agents).sum(torch.tensor([float(net.weights.numel())]))
             assert stored == alone.weights.numel()
             reads = sum(UNEVEN[k] // 2 * UNEVEN[i] // 2 for i in agents.local for k in net.pattern.reads(i))
             biases = sum(UNEVEN[i] // 2 for i in agents.local)
@@ -254,7 +254,7 @@ def traffic(world: World) -> None:
         peers = {int(rank) for a in agents.local for rank in agents.owner[graph.neighbours(a)]} - {each.rank}
         exchanges = 3 * 2 * 2 * 2  # layers, half-steps, gather and scatter-add, forward and backward
         assert spent.wire_messages == exchanges * len(peers)
-        totals.append(Tree(agents).sum(torch.as_tensor(spent.vector())))
+        totals.append(SumTree(agents).sum(torch.as_tensor(spent.vector())))
     both = torch.stack(totals)[:, [0, 1, *range(4, totals[0].numel())]]
     assert torch.equal(both[0], both[1])
     assert both[0, 0] == 3 * 2 * 2 * 2 * 2 * len(graph.edges)
@@ -274,7 +274,7 @@ def off_graph(world: World) -> None:
 
 
 def fail_on(world: World, rank: int, message: str, agents: Agents) -> None:
-    with agreed(Tree(agents, root=3)):
+    with agreed(SumTree(agents, root=3)):
         if world.rank == rank:
             raise ValueError(message)
 
@@ -357,7 +357,7 @@ def checkpoint_checks(world: World) -> None:
     agents = place(graph, world, spread(world, 9, 2))
     with tempfile.TemporaryDirectory() as own:
         folder = shared_folder(agents, Path(own))
-        with agreed(Tree(agents)):
+        with agreed(SumTree(agents)):
             save_weights(*parts(agents, seed=1), folder)
         for reader in (place(graph, world), place(graph, ALONE)):
             net, head = parts(reader, seed=2)
@@ -365,7 +365,7 @@ def checkpoint_checks(world: World) -> None:
             expected, expected_head = parts(reader, seed=1)
             assert torch.equal(net.weights, expected.weights)
             assert torch.equal(head.weights, expected_head.weights)
-        Tree(agents).sum(torch.zeros(1))  # the root's folder stays until all have read
+        SumTree(agents).sum(torch.zeros(1))  # the root's folder stays until all have read
 
 
 def parts(agents: Agents, seed: int) -> tuple[HDNN, Readout]:
@@ -375,7 +375,7 @@ def parts(agents: Agents, seed: int) -> tuple[HDNN, Readout]:
 
 def shared_folder(agents: Agents, own: Path) -> Path:
     """The folder of the root's rank, on every rank."""
-    tree, text = Tree(agents), torch.zeros(200, dtype=torch.float64)
+    tree, text = SumTree(agents), torch.zeros(200, dtype=torch.float64)
     if tree.is_root:
         text[: len(str(own))] = torch.tensor([float(ord(letter)) for letter in str(own)])
     return Path("".join(chr(int(code)) for code in tree.sum(text) if code))

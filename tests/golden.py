@@ -11,7 +11,7 @@ from problems import TOLERANCE, local_rows, relative_error
 from torch import Tensor
 
 from hdnn_dist import HDNN, CommunicationGraph, place
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.world import World
 
 DATA = Path(__file__).parent / "data"
@@ -80,7 +80,7 @@ def check_against_published(name: str, world: World) -> None:
     (vectors["w"][:, order] * y).sum().backward()
     assert relative_error(y.detach(), vectors["yN"][:, order]) < TOLERANCE
     assert relative_error(x.grad, vectors["grad_y0"][:, order]) < TOLERANCE
-    tree = Tree(agents)
+    tree = SumTree(agents)
     given, stored = (tree.sum(standing(net, part)) for part in (net.weights.grad, torch.ones_like(net.weights)))
     assert relative_error(given, published_gradient(name, vectors).flatten(1) * stored) < TOLERANCE
     assert relative_error(tree.sum(net.fill_dense(net.weights.grad)[1]), vectors["grad_b"]) < TOLERANCE

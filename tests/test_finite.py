@@ -20,7 +20,7 @@ from problems import local_rows
 from torch import Tensor
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
@@ -165,7 +165,7 @@ def a_lift(world: World) -> None:
 
 def agreement(world: World) -> None:
     """One rank's NaN is every rank's."""
-    tree = Tree(place(RING, world))
+    tree = SumTree(place(RING, world))
     last = torch.full((2,), math.nan if world.rank == world.size - 1 else 1.0)
     assert all_finite(tree, torch.ones(3), None, torch.ones(0))
     assert not all_finite(tree, torch.ones(3), None, last)

@@ -9,7 +9,7 @@ import torch
 from hdnn_dist import CommunicationGraph, connect, place
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 
@@ -70,7 +70,7 @@ def test_agents_of_one_shape_are_one_group() -> None:
 @pytest.mark.parametrize("owner", ["contiguous", [0, 1, 2, 2, 0, 1, 1, 2, 0]])
 def test_the_tree_uses_graph_edges_and_reaches_its_members(owner, members) -> None:
     graph = CommunicationGraph.grid(3, 3)
-    trees = [Tree(each, root=4, members=members) for each in seats(graph, 3, owner)]
+    trees = [SumTree(each, root=4, members=members) for each in seats(graph, 3, owner)]
     for tree in trees:
         child = np.flatnonzero(tree.parent >= 0)
         assert len(child) == 8
@@ -83,7 +83,7 @@ def test_the_tree_uses_graph_edges_and_reaches_its_members(owner, members) -> No
 
 def test_components_of_one_rank_sum_in_memory() -> None:
     """All agents in one process: one row, no level, whatever the depth of the graph."""
-    tree = Tree(place(CommunicationGraph.path(300), WORLD), root=7)
+    tree = SumTree(place(CommunicationGraph.path(300), WORLD), root=7)
     assert tree.parts == 1
     assert not tree._levels
     assert torch.equal(tree.sum(torch.arange(3.0)), torch.arange(3.0))
@@ -91,4 +91,4 @@ def test_components_of_one_rank_sum_in_memory() -> None:
 
 def test_a_root_that_is_no_agent_is_refused() -> None:
     with pytest.raises(ValueError, match="root 9 is not an agent: the agents are 0 to 7"):
-        Tree(place(CommunicationGraph.ring(8), WORLD), root=9)
+        SumTree(place(CommunicationGraph.ring(8), WORLD), root=9)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hdnn_dist import CommunicationGraph, connect, place
 from hdnn_dist.exchange.agreement import agreed
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.runs import folder as runs
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.summary import summarise
@@ -237,7 +237,7 @@ class TestOptimizers:
         assert optimizer.param_groups[0]["weight_decay"] == 0.25
 
     def test_clipping_limits_the_norm_of_the_whole_gradient(self) -> None:
-        tree = Tree(place(CommunicationGraph.ring(3), connect("local")))
+        tree = SumTree(place(CommunicationGraph.ring(3), connect("local")))
         parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(4))]
         parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
         clip_gradients(parameters, 10.0, tree)
@@ -269,12 +269,12 @@ class TestAgreement:
 
     @pytest.mark.parametrize("kind", [ValueError, OSError])
     def test_a_failing_block_raises(self, kind: type[Exception]) -> None:
-        tree = Tree(place(CommunicationGraph.ring(3), connect("local")))
+        tree = SumTree(place(CommunicationGraph.ring(3), connect("local")))
         with pytest.raises(kind, match="no column 7"), agreed(tree):
             raise kind("no column 7")
 
     def test_a_block_without_failure_passes(self) -> None:
-        with agreed(Tree(place(CommunicationGraph.ring(3), connect("local")))):
+        with agreed(SumTree(place(CommunicationGraph.ring(3), connect("local")))):
             pass
 
     @pytest.mark.parametrize(("flag", "kind"), [(1.0, ValueError), (2.0, OSError)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from itertools import combinations
@@ -44,9 +43,9 @@ def test_transports_that_cannot_be(name: str, message: str) -> None:
 
 
 def test_mpi_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "hdnn_dist.exchange.transports.mpi", None)
     monkeypatch.setenv("PMI_SIZE", "2")
-    with pytest.raises(ValueError, match="mpi4py, which is not installed: pip install"):
+    with pytest.raises(ValueError, match=r"transport 'mpi' is not installed .*: pip install 'hdnn-dist\[mpi\]'"):
         connect()
 
 

@@ -17,7 +17,7 @@ from hdnn_dist.analysis.sensitivity import spread
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.placement import Agents, place
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
@@ -217,7 +217,7 @@ def _make(path: Path) -> None:
 
 def _make_at_root(path: Path, agents: Agents) -> None:
     """Before anything is computed; what is wrong there is raised on every rank."""
-    with agreed(Tree(agents)):
+    with agreed(SumTree(agents)):
         if not agents.world.rank:
             _make(path)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.sensitivity import exact
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
 
 
@@ -22,7 +22,7 @@ def effects(net: HDNN, x: Tensor) -> dict[str, float]:
     """
     weights = net.weights.detach().double()
     own = torch.stack([net.plan.differences(weights).square().sum(), weights.square().sum()])
-    differences, size = Tree(net.agents).sum(own).tolist()
+    differences, size = SumTree(net.agents).sum(own).tolist()
     matrices = [M for sample in x.split(1) for _, M in exact(net, sample, [net.layers])]
     return {
         "norm": max(float(torch.linalg.matrix_norm(M, 2)) for M in matrices),

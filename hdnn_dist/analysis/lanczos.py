@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.analysis.sensitivity import Sensitivity
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.initial import generator
 
@@ -63,7 +63,7 @@ class _Bidiagonalisation:
     def __init__(self, net: HDNN, x: Tensor, j: int, limit: int) -> None:
         self.limit, self.steps = limit, 0
         self._M = Sensitivity(net, x, j)
-        self._tree = Tree(net.agents)
+        self._tree = SumTree(net.agents)
         self._complete = limit == int(net.features.sum())
         self._U, self._V = x.new_zeros(limit, x.shape[1]), x.new_zeros(limit, x.shape[1])
         self._alphas: list[float] = []

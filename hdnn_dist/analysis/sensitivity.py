@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.support.arrays import ranges
 
@@ -139,7 +139,7 @@ class _Collector:
     def __init__(self, net: HDNN) -> None:
         starts, own = np.cumsum(net.features) - net.features, net.agents.local
         device = net.weights.device
-        self._tree = Tree(net.agents)
+        self._tree = SumTree(net.agents)
         self._columns = torch.as_tensor(ranges(starts[own], net.features[own]), device=device)
         self._order = torch.as_tensor(net.architecture.dense_rows(net.features), device=device)
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import torch
 
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 
 LONGEST_MESSAGE = 500
 KINDS = (ValueError, OSError)
 
 
 @contextmanager
-def agreed(tree: Tree) -> Iterator[None]:
+def agreed(tree: SumTree) -> Iterator[None]:
     """Run a block on every rank; if it raised ValueError or OSError on any, raise on all, with the first rank's error.
 
     Costs one sum along the tree when all is well. Every rank has to enter. Raises what the block raised here, or
@@ -30,12 +30,10 @@ def agreed(tree: Tree) -> Iterator[None]:
         raise failure or elsewhere
 
 
-def _first_failure(tree: Tree, failure: Exception | None) -> Exception | None:
+def _first_failure(tree: SumTree, failure: Exception | None) -> Exception | None:
     world = tree.agents.world
-    failed = torch.zeros(world.size, dtype=torch.float64, device=world.device)
-    if failure is not None:
-        failed[world.rank] = 1 + isinstance(failure, OSError)
-    failed = tree.sum(failed)
+    kind = 0 if failure is None else 1 + isinstance(failure, OSError)
+    failed = tree.collect(torch.tensor(kind, dtype=torch.float64, device=world.device))
     if not failed.any():
         return None
     first = int(failed.nonzero()[0])

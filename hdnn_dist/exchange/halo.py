@@ -57,9 +57,9 @@ class Halo:
         incoming = np.column_stack([owner[blocks], blocks])[enters]
         return np.unique(outgoing, axis=0), np.unique(incoming, axis=0)
 
-    def field(self, width: int, dtype: torch.dtype) -> Field:
+    def buffer(self, width: int, dtype: torch.dtype) -> HaloBuffer:
         """A buffer for ``width`` columns, with its channels."""
-        return Field(self, width, dtype)
+        return HaloBuffer(self, width, dtype)
 
 
 def _slices(pairs: np.ndarray, sizes: np.ndarray, start: int) -> dict[int, slice]:
@@ -73,7 +73,7 @@ def _slices(pairs: np.ndarray, sizes: np.ndarray, start: int) -> dict[int, slice
     return slices
 
 
-class Field:
+class HaloBuffer:
     """A buffer ``data`` of (rows + halo rows, width) and the two exchanges that act on it in place."""
 
     def __init__(self, halo: Halo, width: int, dtype: torch.dtype) -> None:

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field, Halo
+from hdnn_dist.exchange.halo import Halo, HaloBuffer
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.patterns import Pattern
 
 CACHED_WIDTHS = 8
 
 
-class Tree:
+class SumTree:
     """The tree that joins ``members`` (default: all agents) to ``root`` within a spanning tree of the graph.
 
     Its values are tensors of shape (parts, width): a row for each component of this rank that takes part, see
@@ -43,7 +43,7 @@ class Tree:
         self._parts = np.unique(self._component[here])
         self.parts = len(self._parts)
         self._levels = self._make_levels()
-        self._fields = lru_cache(maxsize=CACHED_WIDTHS)(self._make_fields)
+        self._buffers = lru_cache(maxsize=CACHED_WIDTHS)(self._make_buffers)
 
     def part_of(self, agents: np.ndarray) -> np.ndarray:
         """The row of ``values`` to which each of these local members belongs."""
@@ -57,15 +57,15 @@ class Tree:
     def reduce(self, values: Tensor) -> None:
         """Add every row into the row of the root, in place; the other rows are left with partial sums."""
         self._up.record(values.shape[1] * values.element_size(), 0, 0)
-        fields = self._fields(values.shape[1], values.dtype)
-        for level, field in zip(reversed(self._levels), reversed(fields), strict=True):
-            level.reduce(field, values)
+        buffers = self._buffers(values.shape[1], values.dtype)
+        for level, buffer in zip(reversed(self._levels), reversed(buffers), strict=True):
+            level.reduce(buffer, values)
 
     def broadcast(self, values: Tensor) -> None:
         """Copy the row of the root into every row, in place."""
         self._down.record(values.shape[1] * values.element_size(), 0, 0)
-        for level, field in zip(self._levels, self._fields(values.shape[1], values.dtype), strict=True):
-            level.broadcast(field, values)
+        for level, buffer in zip(self._levels, self._buffers(values.shape[1], values.dtype), strict=True):
+            level.broadcast(buffer, values)
 
     def spread(self, vector: Tensor) -> Tensor:
         """(parts, width): the root's vector in every row, on every rank; others give room for one."""
@@ -87,6 +87,13 @@ class Tree:
         self.broadcast(values)
         return values[0].reshape(vector.shape)
 
+    def collect(self, values: Tensor) -> Tensor:
+        """(ranks, *shape): the ``values`` of every rank, all of one shape, on every rank."""
+        world = self.agents.world
+        ranks = values.new_zeros(world.size, *values.shape)
+        ranks[world.rank] = values
+        return self.sum(ranks)
+
     def _make_levels(self) -> list[_Level]:
         """Levels from the root downwards; the edges inside components are declared to the ledger here."""
         child = np.flatnonzero(self.members & (self.parent >= 0))
@@ -99,14 +106,14 @@ class Tree:
         level = self._level[child]
         return [_Level(self, child[level == number]) for number in np.unique(level)]
 
-    def _make_fields(self, width: int, dtype: torch.dtype) -> list[Field]:
-        return [level.halo.field(width, dtype) for level in self._levels]
+    def _make_buffers(self, width: int, dtype: torch.dtype) -> list[HaloBuffer]:
+        return [level.halo.buffer(width, dtype) for level in self._levels]
 
 
 class _Level:
     """The tree edges that lead into one level: every child reads the one row of its parent."""
 
-    def __init__(self, tree: Tree, children: np.ndarray) -> None:
+    def __init__(self, tree: SumTree, children: np.ndarray) -> None:
         agents, parents = tree.agents, tree.parent[children]
         sizes = np.bincount(np.unique(parents), minlength=agents.graph.agents)
         pattern = Pattern.from_pairs(agents.graph.agents, np.column_stack([children, parents]))
@@ -119,16 +126,16 @@ class _Level:
         self._child_parts = torch.as_tensor(tree.part_of(children[local]), device=device)
         self._child_rows = torch.as_tensor(self.halo.offsets[parents[local]], device=device)
 
-    def reduce(self, field: Field, values: Tensor) -> None:
-        field.data.zero_()
-        field.data.index_add_(0, self._child_rows, values[self._child_parts])
-        field.scatter_add()
-        values.index_add_(0, self._parent_parts, field.local)
+    def reduce(self, buffer: HaloBuffer, values: Tensor) -> None:
+        buffer.data.zero_()
+        buffer.data.index_add_(0, self._child_rows, values[self._child_parts])
+        buffer.scatter_add()
+        values.index_add_(0, self._parent_parts, buffer.local)
 
-    def broadcast(self, field: Field, values: Tensor) -> None:
-        field.local.copy_(values[self._parent_parts])
-        field.gather()
-        values[self._child_parts] = field.data[self._child_rows]
+    def broadcast(self, buffer: HaloBuffer, values: Tensor) -> None:
+        buffer.local.copy_(values[self._parent_parts])
+        buffer.gather()
+        values[self._child_parts] = buffer.data[self._child_rows]
 
 
 def _components(agents: Agents) -> np.ndarray:

@@ -45,6 +45,14 @@ class Channel(ABC):
         return TransportError(f"could not {verb} rank {peer} (such as agent {sender} -> agent {receiver}): {cause}")
 
 
+def device_named(device: str | torch.device) -> torch.device:
+    """That device; ``ValueError`` for a CUDA device where there is none."""
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+    return chosen
+
+
 class World(ABC):
     """The ranks of a job: ``rank`` is this process, ``size`` how many there are, ``device`` where its tensors live."""
 

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.layer_graphs import check_graphs
 from hdnn_dist.graph.patterns import Pattern, stored_once
@@ -159,7 +159,7 @@ class HDNN(nn.Module):
 
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
-        tree = Tree(self.agents)
+        tree = SumTree(self.agents)
         K, b = self.fill_dense(self.weights.detach())
         return Dense(tree.sum(K), tree.sum(b), self._dense_coupling(tree))
 
@@ -179,7 +179,7 @@ class HDNN(nn.Module):
             for layer, view in self._by_layer():
                 self.plan.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
 
-    def _dense_coupling(self, tree: Tree) -> Tensor:
+    def _dense_coupling(self, tree: SumTree) -> Tensor:
         n = int(self.features.sum())
         if not self.architecture.coupled:
             return self.weights.new_zeros(n, n)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import Halo
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.blocks import BlockLayout
 
@@ -72,10 +72,7 @@ def _largest_sum(layout: BlockLayout, weights: Tensor) -> Tensor:
 
 def _over_ranks(net: HDNN, numbers: Tensor) -> Tensor:
     """The largest of each number among the ranks, by a sum along the tree."""
-    world = net.agents.world
-    ranks = numbers.new_zeros(world.size, *numbers.shape)
-    ranks[world.rank] = numbers
-    return Tree(net.agents).sum(ranks).amax(0)
+    return SumTree(net.agents).collect(numbers).amax(0)
 
 
 class _ReaderSums:
@@ -84,7 +81,7 @@ class _ReaderSums:
     def __init__(self, layout: BlockLayout, width: int) -> None:
         agents, pattern = layout.halo.agents, layout.pattern
         halo = Halo(agents, pattern, np.ones(agents.graph.agents, dtype=np.int64))
-        self._field = halo.field(width, torch.float64)
+        self._buffer = halo.buffer(width, torch.float64)
         own = agents.owner[pattern.rows] == agents.world.rank
         device = agents.world.device
         self._readers = torch.as_tensor(np.searchsorted(agents.local, pattern.rows[own]), device=device)
@@ -93,12 +90,12 @@ class _ReaderSums:
     def worst(self, numbers: Tensor) -> Tensor:
         """(layers, operators, local agents) -> the same: for each agent the largest sum among the blocks it reads."""
         rows = numbers.flatten(0, 1).T
-        field = self._field
-        field.data.zero_().index_add_(0, self._blocks, rows[self._readers])
-        field.scatter_add()
-        field.gather()
+        buffer = self._buffer
+        buffer.data.zero_().index_add_(0, self._blocks, rows[self._readers])
+        buffer.scatter_add()
+        buffer.gather()
         index = self._readers[:, None].expand(-1, rows.shape[1])
-        worst = torch.zeros_like(rows).scatter_reduce_(0, index, field.data[self._blocks], "amax")
+        worst = torch.zeros_like(rows).scatter_reduce_(0, index, buffer.data[self._blocks], "amax")
         return worst.T.unflatten(0, numbers.shape[:2])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.placement import Agents
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.weights.initial import draw_readout
@@ -52,8 +52,8 @@ class Readout(nn.Module):
         self.outputs = self.criterion.outputs(classes)
         self.at = check_readers(at, agents.graph.agents)
         self.root = int(self.at[0]) if root is None else root
-        self.tree = Tree(agents, self.root, self.at)
-        self.everyone = self.tree if at is None else Tree(agents, self.root)
+        self.tree = SumTree(agents, self.root, self.at)
+        self.everyone = self.tree if at is None else SumTree(agents, self.root)
         self._positions = tuple(positions)
         self._kernel = net.kernel
         self._tables(net, prod(positions))

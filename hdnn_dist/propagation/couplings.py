@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field
+from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
@@ -89,21 +89,21 @@ class WeightedCoupling(Coupling):
     def __init__(self, layout: BlockLayout, width: int, dtype: torch.dtype, damping: float = 0.0) -> None:
         self.layout = layout
         self._width, self._dtype, self._damping = width, dtype, damping
-        self._back = layout.halo.field(width, dtype)
+        self._back = layout.halo.buffer(width, dtype)
 
-    def _reader(self) -> tuple[Field, BlockProduct]:
+    def _reader(self) -> tuple[HaloBuffer, BlockProduct]:
         """Buffers to read rows with; the blocks that were read last stay in them for ``accumulate``."""
-        field = self.layout.halo.field(self._width, self._dtype)
+        field = self.layout.halo.buffer(self._width, self._dtype)
         return field, BlockProduct(self.layout, self._width, self._width, self._dtype)
 
-    def _apply(self, reader: tuple[Field, BlockProduct], rows: Tensor, at: Sequence[Tensor]) -> Tensor:
+    def _apply(self, reader: tuple[HaloBuffer, BlockProduct], rows: Tensor, at: Sequence[Tensor]) -> Tensor:
         """Blocks times rows: a gather and a product."""
         field, product = reader
         field.local.copy_(rows)
         field.gather()
         return self.layout.ungrouped(product.apply(at, field.data))
 
-    def _adjoint(self, reader: tuple[Field, BlockProduct], rows: Tensor, at: Sequence[Tensor]) -> Tensor:
+    def _adjoint(self, reader: tuple[HaloBuffer, BlockProduct], rows: Tensor, at: Sequence[Tensor]) -> Tensor:
         """Transposed blocks times rows: a product and a scatter-add."""
         reader[1].adjoint(at, self.layout.grouped(rows), self._back.data)
         self._back.scatter_add()

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field
+from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.propagation.system import Move, Operands, Parts, Scheme, State, Station, Weights
 from hdnn_dist.propagation.vector_fields import Blocks
@@ -148,7 +148,7 @@ class Stepper(ABC):
         self._arrive(state, station.wide, start)
         return station
 
-    def _arrive(self, state: State, fields: dict[str, Field], start: Tensor) -> None:
+    def _arrive(self, state: State, fields: dict[str, HaloBuffer], start: Tensor) -> None:
         state.move(fields, None if state.fields else self._split(start))
 
     def _split(self, whole: Tensor) -> Parts:

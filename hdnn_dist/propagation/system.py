@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field
+from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.architectures import Architecture, HalfStep
 from hdnn_dist.propagation.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
@@ -115,15 +115,15 @@ class Station:
         self.moves = [self._move(half) for half in scheme.architecture.layer]
 
     @cached_property
-    def narrow(self) -> dict[str, Field]:
+    def narrow(self) -> dict[str, HaloBuffer]:
         """A field for every part."""
-        return {part: self._layout.halo.field(self._width, self._dtype) for part in self._scheme.rows}
+        return {part: self._layout.halo.buffer(self._width, self._dtype) for part in self._scheme.rows}
 
     @cached_property
-    def wide(self) -> dict[str, Field]:
+    def wide(self) -> dict[str, HaloBuffer]:
         """The same, wide enough for the reverse of the half-step that reads the part."""
         width = {move.half.source: move.form.source_width for move in self.moves}
-        return {part: self._layout.halo.field(width.get(part, self._width), self._dtype) for part in self._scheme.rows}
+        return {part: self._layout.halo.buffer(width.get(part, self._width), self._dtype) for part in self._scheme.rows}
 
     def _move(self, half: HalfStep) -> Move:
         form = half.form(self._layout, self._scheme.activation, self._width, self._dtype)
@@ -147,7 +147,7 @@ class State:
 
     def __init__(self, width: int) -> None:
         self._width = width
-        self.fields: dict[str, Field] = {}
+        self.fields: dict[str, HaloBuffer] = {}
         self.parts: Parts = {}
 
     def put(self, parts: Parts) -> None:
@@ -155,7 +155,7 @@ class State:
         for part, rows in parts.items():
             self.parts[part].copy_(rows)
 
-    def move(self, fields: dict[str, Field], start: Parts | None) -> None:
+    def move(self, fields: dict[str, HaloBuffer], start: Parts | None) -> None:
         """Go to other fields, from ``start`` if that is given; costs nothing if the state is there already."""
         if fields is not self.fields:
             before = start or self.parts

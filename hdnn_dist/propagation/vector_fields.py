@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field
+from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
@@ -59,27 +59,27 @@ class Form(ABC):
         return 2 * self.width if self.doubled else self.width
 
     @abstractmethod
-    def forward(self, at: Blocks, x: Field) -> Tensor:
+    def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         """f = F(x); x has ``width`` columns, its local rows are read."""
 
-    def entering(self, x: Field) -> Tensor:
+    def entering(self, x: HaloBuffer) -> Tensor:
         """Where u, or dx, has to stand when ``reverse``, or ``tangent``, is called for the state in x."""
         return x.local[:, self.width :] if self.doubled else self._entering.local
 
     @abstractmethod
-    def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+    def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         """(f if ``rebuild``, v), adding to ``grad``; x has ``source_width`` columns."""
 
     @abstractmethod
-    def tangent(self, at: Blocks, x: Field) -> tuple[Tensor, Tensor]:
+    def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
         """(f, dF dx); x has ``source_width`` columns."""
 
     @cached_property
-    def _entering(self) -> Field:
+    def _entering(self) -> HaloBuffer:
         return self._field(self.width)
 
-    def _field(self, width: int) -> Field:
-        return self.layout.halo.field(width, self.dtype)
+    def _field(self, width: int) -> HaloBuffer:
+        return self.layout.halo.buffer(width, self.dtype)
 
     def _product(self, width: int, returned: int) -> BlockProduct:
         return BlockProduct(self.layout, width, returned, self.dtype)
@@ -91,7 +91,7 @@ class Gradient(Form):
     doubled = True
     gradient = True
 
-    def forward(self, at: Blocks, x: Field) -> Tensor:
+    def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         product, f = self._forward
         x.gather()
         z = product.apply(at.K, x.data).add_(at.b)
@@ -100,7 +100,7 @@ class Gradient(Form):
         f.scatter_add()
         return f.local
 
-    def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+    def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         product, fv = self._both if rebuild else self._second
         s, q = self._response(at, x, product)
         product.adjoint(at.K, product.z[:, -fv.data.shape[1] :], fv.data)
@@ -110,14 +110,14 @@ class Gradient(Form):
         fv.scatter_add()
         return fv.local[:, : self.width] if rebuild else None, fv.local[:, -self.width :]
 
-    def tangent(self, at: Blocks, x: Field) -> tuple[Tensor, Tensor]:
+    def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
         product, fv = self._both
         self._response(at, x, product)
         product.adjoint(at.K, product.z, fv.data)
         fv.scatter_add()
         return fv.local[:, : self.width], fv.local[:, self.width :]
 
-    def _response(self, at: Blocks, x: Field, product: BlockProduct) -> tuple[Tensor, Tensor]:
+    def _response(self, at: Blocks, x: HaloBuffer, product: BlockProduct) -> tuple[Tensor, Tensor]:
         """s = s(K x + b) and q = s' K u, side by side in the product's z."""
         x.gather()
         z = product.apply(at.K, x.data)
@@ -126,33 +126,33 @@ class Gradient(Form):
         return s, q
 
     @cached_property
-    def _forward(self) -> tuple[BlockProduct, Field]:
+    def _forward(self) -> tuple[BlockProduct, HaloBuffer]:
         return self._product(self.width, self.width), self._field(self.width)
 
     @cached_property
-    def _both(self) -> tuple[BlockProduct, Field]:
+    def _both(self) -> tuple[BlockProduct, HaloBuffer]:
         return self._product(2 * self.width, 2 * self.width), self._field(2 * self.width)
 
     @cached_property
-    def _second(self) -> tuple[BlockProduct, Field]:
+    def _second(self) -> tuple[BlockProduct, HaloBuffer]:
         return self._product(2 * self.width, self.width), self._field(self.width)
 
 
 class Pointwise(Form):
     """s(A x + b) for a linear A: everything but A itself."""
 
-    def forward(self, at: Blocks, x: Field) -> Tensor:
+    def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         z = self._linear(at, x).add_(self._bias(at))
         self.activation.apply_(z)
         return z
 
-    def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+    def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         s, q = self._linear(at, x).add(self._bias(at)), self._entering.local
         self.activation.both_(s, q)
         grad.b.add_(self.layout.grouped(q.sum(1, keepdim=True)))
         return s, self._adjoint(at, x, self._entering, grad)
 
-    def tangent(self, at: Blocks, x: Field) -> tuple[Tensor, Tensor]:
+    def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
         response = self._linear(at, self._entering).clone()
         s = self._linear(at, x).add(self._bias(at))
         self.activation.both_(s, response)
@@ -162,15 +162,15 @@ class Pointwise(Form):
         return self.layout.ungrouped(at.b)
 
     @abstractmethod
-    def _linear(self, at: Blocks, x: Field) -> Tensor:
+    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
         """A x, (local rows, width), in a buffer of its own."""
 
     @abstractmethod
-    def _adjoint(self, at: Blocks, x: Field, q: Field, grad: Blocks) -> Tensor:
+    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
         """A^T q, adding the gradient of K by A to ``grad``; x is as ``_linear`` left it."""
 
     @cached_property
-    def _leaving(self) -> Field:
+    def _leaving(self) -> HaloBuffer:
         return self._field(self.width)
 
     @cached_property
@@ -185,11 +185,11 @@ class Pointwise(Form):
 class Direct(Pointwise):
     """A = K: gather, product."""
 
-    def _linear(self, at: Blocks, x: Field) -> Tensor:
+    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
         x.gather()
         return self.layout.ungrouped(self._x_product.apply(at.K, x.data))
 
-    def _adjoint(self, at: Blocks, x: Field, q: Field, grad: Blocks) -> Tensor:
+    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
         grouped = self.layout.grouped(q.local)
         self._x_product.accumulate(grad.K, grouped, slice(None))
         self._x_product.adjoint(at.K, grouped, self._leaving.data)
@@ -202,12 +202,12 @@ class Transposed(Pointwise):
 
     alpha, beta = 0.0, -1.0
 
-    def _linear(self, at: Blocks, x: Field) -> Tensor:
+    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
         self._x_product.adjoint(at.K, self.layout.grouped(x.local), self._leaving.data)
         self._leaving.scatter_add()
         return self._leaving.local.neg_()
 
-    def _adjoint(self, at: Blocks, x: Field, q: Field, grad: Blocks) -> Tensor:
+    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
         q.gather()
         v = self._q_product.apply(at.K, q.data)
         self._q_product.accumulate(grad.K, self.layout.grouped(x.local), slice(None), scale=-1.0)
@@ -219,16 +219,16 @@ class Skew(Pointwise):
 
     alpha, beta = 1.0, -1.0
 
-    def _linear(self, at: Blocks, x: Field) -> Tensor:
+    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
         return self._skew(at, x, self._x_product)
 
-    def _adjoint(self, at: Blocks, x: Field, q: Field, grad: Blocks) -> Tensor:
+    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
         v = self._skew(at, q, self._q_product).neg_()
         self._x_product.accumulate(grad.K, self.layout.grouped(q.local), slice(None))
         self._q_product.accumulate(grad.K, self.layout.grouped(x.local), slice(None), scale=-1.0)
         return v
 
-    def _skew(self, at: Blocks, x: Field, product: BlockProduct) -> Tensor:
+    def _skew(self, at: Blocks, x: HaloBuffer, product: BlockProduct) -> Tensor:
         x.gather()
         product.adjoint(at.K, self.layout.grouped(x.local), self._leaving.data)
         self._leaving.scatter_add()

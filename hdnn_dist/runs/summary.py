@@ -18,8 +18,8 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
     ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, ``wire_`` between ranks.
     """
     traffic = Traffic.from_vector(_sum(job, torch.as_tensor(outcome.traffic.vector())).cpu().numpy())
-    per_rank = _sum(job, _at_own_rank(job, sum(parameter.numel() for parameter in job.parameters)))
-    drift = _sum(job, _at_own_rank(job, job.net.drift or 0.0)).max()
+    per_rank = _of_ranks(job, sum(parameter.numel() for parameter in job.parameters))
+    drift = _of_ranks(job, job.net.drift or 0.0).max()
     off_graph = _sum(job, torch.tensor([job.agents.ledger.off_graph_messages]))
     config, steps = job.config, max(outcome.steps, 1)
     return {
@@ -54,11 +54,13 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
 
 
 def _sum(job: Job, vector: torch.Tensor) -> torch.Tensor:
-    return job.head.everyone.sum(vector.to(device=job.agents.world.device, dtype=torch.float64))
+    return job.head.everyone.sum(_on_tree(job, vector))
 
 
-def _at_own_rank(job: Job, value: float) -> torch.Tensor:
-    """(ranks,) zeros but for this rank, so that a sum along the tree collects the values of all."""
-    values = torch.zeros(job.agents.world.size, dtype=torch.float64)
-    values[job.agents.world.rank] = value
-    return values
+def _of_ranks(job: Job, value: float) -> torch.Tensor:
+    """(ranks,) the values of all ranks."""
+    return job.head.everyone.collect(_on_tree(job, torch.tensor(value)))
+
+
+def _on_tree(job: Job, numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.to(device=job.agents.world.device, dtype=torch.float64)

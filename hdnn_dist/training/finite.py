@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
@@ -72,7 +72,7 @@ def first_not_finite(net: HDNN, head: Readout, x: Tensor, lift: ConvolutionalLif
     return _earliest(net, head.everyone, [place for place in found if place is not None])
 
 
-def all_finite(tree: Tree, *tensors: Tensor | None) -> bool:
+def all_finite(tree: SumTree, *tensors: Tensor | None) -> bool:
     """Whether no rank has NaN or infinity in these; the same answer everywhere, for one sum along the tree."""
     flags = [given.isfinite().all() for given in tensors if given is not None]
     broken = torch.stack(flags).logical_not().any().to(torch.float64)
@@ -128,12 +128,10 @@ def _first(net: HDNN, kind: str, layer: int, numbers: Tensor, owners: np.ndarray
     return Place(kind, layer, int(owners[broken].min()), net.layers) if broken.any() else None
 
 
-def _earliest(net: HDNN, tree: Tree, found: list[Place]) -> Place | None:
+def _earliest(net: HDNN, tree: SumTree, found: list[Place]) -> Place | None:
     """The earliest place on any rank, of equally early ones that with the lowest agent; one sum along the tree."""
-    world, agents = net.agents.world, net.agents.graph.agents
-    earliest = torch.zeros(world.size, dtype=torch.float64, device=world.device)  # 0 where a rank has none
-    if found:
-        earliest[world.rank] = 1 + min(place.stage * agents + place.agent for place in found)
-    known = tree.sum(earliest)
+    agents = net.agents.graph.agents
+    earliest = 1 + min((place.stage * agents + place.agent for place in found), default=-1)  # 0 where a rank has none
+    known = tree.collect(torch.tensor(earliest, dtype=torch.float64, device=net.agents.world.device))
     known = known[known > 0]
     return None if not len(known) else Place.at(*divmod(int(known.min()) - 1, agents), net.layers)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
 
 MOST_STEPS = 2000  # of a run; a picture shows no more
@@ -28,7 +28,7 @@ class GradientRecord:
     Each rank keeps the sums of squares of its own agents, which are summed along the tree when they are taken.
     """
 
-    def __init__(self, net: HDNN, tree: Tree, steps: int) -> None:
+    def __init__(self, net: HDNN, tree: SumTree, steps: int) -> None:
         self._net, self._tree = net, tree
         self._every = max(math.ceil(steps / MOST_STEPS), 1)
         self._step = 0

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from hdnn_dist.exchange.sum_tree import Tree
+from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.training.config import OptimizerConfig
 
 
@@ -37,7 +37,7 @@ def make_schedule(
     return lr_scheduler.LambdaLR(optimizer, lambda step: rate ** (step // steps_per_epoch))
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: Tree) -> None:
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: SumTree) -> None:
     """Scale all gradients so that their norm over the whole network is at most ``limit``; one sum along the tree."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))

@@ -6,13 +6,15 @@ import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hdnn_dist.exchange.connect import TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import Route
-from hdnn_dist.exchange.world import Channel, World
+from hdnn_dist.exchange.world import Channel, World, device_named
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -58,14 +60,7 @@ class C10dWorld(World):
             os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
             backend = "nccl" if device.type == "cuda" else "gloo"
             limit = timedelta(seconds=timeout)
-            if _alone_on_this_machine():
-                store, place = (
-                    _loopback_store(limit),
-                    (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])),
-                )
-                dist.init_process_group(backend, store=store, rank=place[0], world_size=place[1], timeout=limit)
-            else:
-                dist.init_process_group(backend, timeout=limit)
+            dist.init_process_group(backend, timeout=limit, **_meeting_point(limit))
         self.transport = f"c10d ({dist.get_backend()})"
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
@@ -81,16 +76,39 @@ class C10dWorld(World):
             dist.destroy_process_group()
 
 
+def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
+    """As ``connect`` says; ``ValueError`` where torchrun has not set its variables and there is no group yet."""
+    missing = [variable for variable in TORCHRUN_VARIABLES if variable not in os.environ]
+    if missing and not dist.is_initialized():
+        raise ValueError(
+            f"transport 'c10d' needs the environment of torchrun, and {', '.join(missing)} is not set: "
+            "start with 'torchrun --standalone --nproc-per-node RANKS ...', or use transport 'local'"
+        )
+    if device is None and torch.cuda.is_available():
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    chosen = device_named(device or "cpu")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return C10dWorld(chosen, timeout)
+
+
 def _alone_on_this_machine() -> bool:
     """Whether the ranks meet on the loopback, at a store that torchrun leaves to us."""
     agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     return not agent_store and os.environ.get("MASTER_ADDR") in LOOPBACK
 
 
-def _loopback_store(timeout: timedelta) -> dist.Store:
+def _meeting_point(timeout: timedelta) -> dict[str, Any]:
+    """Where the ranks meet: a store of ours on the loopback, or, by default, where torch decides."""
+    if not _alone_on_this_machine():
+        return {}
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return {"store": _loopback_store(rank, size, timeout), "rank": rank, "world_size": size}
+
+
+def _loopback_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
     """The meeting point of the ranks, listening on the loopback alone; torch's own listens on every interface."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if rank > 0:
         return dist.TCPStore(address, port, size, is_master=False, timeout=timeout)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

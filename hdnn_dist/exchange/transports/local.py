@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.ledger import Route
-from hdnn_dist.exchange.world import Channel, World
+from hdnn_dist.exchange.world import Channel, World, device_named
 
 
 class LocalChannel(Channel):
@@ -30,3 +30,8 @@ class LocalWorld(World):
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> LocalChannel:
         return LocalChannel(route, sends, receives)
+
+
+def join(device: str | torch.device | None, timeout: float) -> LocalWorld:
+    """As ``connect`` says; nothing is waited for."""
+    return LocalWorld(device_named(device or "cpu"))

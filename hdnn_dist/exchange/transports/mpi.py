@@ -10,7 +10,7 @@ from mpi4py import MPI
 from torch import Tensor
 
 from hdnn_dist.exchange.ledger import Route
-from hdnn_dist.exchange.world import Channel, World
+from hdnn_dist.exchange.world import Channel, World, device_named
 
 
 class MpiChannel(Channel):
@@ -65,3 +65,8 @@ class MpiWorld(World):
     def close(self) -> None:
         if self._communicator != MPI.COMM_NULL:
             self._communicator.Free()
+
+
+def join(device: str | torch.device | None, timeout: float) -> MpiWorld:
+    """As ``connect`` says; MPI itself knows no timeout. ``ValueError`` for a device other than the CPU."""
+    return MpiWorld(device_named(device or "cpu"))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import Field
+from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.kernels.block_tables import Schedule, Tables, no_tables, schedule_of, tables_of
 from hdnn_dist.kernels.cpu.activations import CODES
 from hdnn_dist.kernels.cpu.passes import SERIAL
@@ -47,7 +47,7 @@ class CompiledGradient(Compiled, Gradient):
         """s, and q in reverse, in the rows of the schedule."""
         return torch.zeros(2, int(self._schedule.rows[0]), self.width, dtype=self.dtype)
 
-    def forward(self, at: Blocks, x: Field) -> Tensor:
+    def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         f = self._result
         x.gather()
         f.data.zero_()
@@ -56,7 +56,7 @@ class CompiledGradient(Compiled, Gradient):
         f.scatter_add()
         return f.local
 
-    def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+    def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         fv = self._results if rebuild else self._result
         x.gather()
         state, entering, f, v = self._parts
@@ -74,11 +74,11 @@ class CompiledGradient(Compiled, Gradient):
         return fv.local[:, : self.width] if rebuild else None, fv.local[:, -self.width :]
 
     @cached_property
-    def _result(self) -> Field:
+    def _result(self) -> HaloBuffer:
         return self._field(self.width)
 
     @cached_property
-    def _results(self) -> Field:
+    def _results(self) -> HaloBuffer:
         return self._field(2 * self.width)
 
     @cached_property
@@ -93,13 +93,13 @@ class CompiledPointwise(Compiled):
     In reverse L^T takes the same way, with alpha and beta swapped.
     """
 
-    _leaving: Field
+    _leaving: HaloBuffer
 
-    def forward(self, at: Blocks, x: Field) -> Tensor:
+    def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         SERIAL.local_response(self._tables, self._code, self._linear_rows(at, x), self._returned)
         return self._s
 
-    def reverse(self, at: Blocks, x: Field, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+    def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         q, v, G = self._entering, self._leaving, grad.flat.numpy()
         SERIAL.local_slope(self._tables, G, self.layout.bias_at(at.bias), self._code, self._linear_rows(at, x),
                            self._returned, q.local.numpy())  # fmt: skip
@@ -111,7 +111,7 @@ class CompiledPointwise(Compiled):
             v.scatter_add()
         return self._s, v.local
 
-    def _linear_rows(self, at: Blocks, x: Field) -> np.ndarray:
+    def _linear_rows(self, at: Blocks, x: HaloBuffer) -> np.ndarray:
         """alpha K x + b; what comes back of beta K^T x stands in ``_returned``."""
         w, s = self._leaving, self._s.numpy()
         if self.alpha:
