@@ -65,7 +65,7 @@ class Problem:
             pattern=pattern,
             store_every=self.store_every,
             activation=self.activation,
-            scheme=self.scheme,
+            scheme=self.system,
             coupling=self.coupling,
             damping=self.damping,
             graphs=self.graphs,

@@ -27,7 +27,7 @@ from hdnn_dist.analysis.counterexample import solve
 from hdnn_dist.analysis.effects import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers, spread
-from hdnn_dist.analysis.symplectic import canonical, form, is_symplectic, layer_forms, residual
+from hdnn_dist.analysis.symplectic import canonical, is_symplectic, layer_structure_matrices, residual, structure_matrix
 from hdnn_dist.analysis.table import depth_sweep, layer_residuals, sensitivity_table
 from hdnn_dist.plots.sensitivity import draw_gradient_norms
 from hdnn_dist.runs.checkpoint import save_weights
@@ -150,7 +150,7 @@ class TestSymplectic:
         """Every single layer of 64, and every product of them up to the output, 20 seeds."""
         for seed in range(20):
             net = network(architecture, 64, seed, step=0.5)
-            J, products = form(net), dict(exact(net, sample(seed), range(1, 65)))
+            J, products = structure_matrix(net), dict(exact(net, sample(seed), range(1, 65)))
             assert len(products) == 64
             assert max(residual(M, J) for M in products.values()) <= 1e-12
             singles = layer_residuals(net, sample(seed))
@@ -169,7 +169,7 @@ class TestSymplectic:
     def test_h2_is_with_an_X_that_is_not_orthogonal(self) -> None:
         X = torch.eye(4, dtype=torch.float64) + 0.3 * torch.diag(torch.ones(3, dtype=torch.float64), 1)
         net = network("H2", coupling=X)
-        J = form(net)
+        J = structure_matrix(net)
         assert max(residual(M, J) for _, M in exact(net, sample(), [1, 16])) <= 1e-14
         assert max(residual(M, canonical(8, J)) for _, M in exact(net, sample(), [1, 16])) > 1e-4
 
@@ -182,26 +182,26 @@ class TestSymplectic:
         assert max(layer_residuals(net, sample())) <= 1e-12
         products = dict(exact(net, sample(), range(1, 17)))
         assert not is_symplectic(net)
-        assert max(residual(products[16], J) for J in layer_forms(net)) > 1e-2
+        assert max(residual(products[16], J) for J in layer_structure_matrices(net)) > 1e-2
         assert all(torch.linalg.det(M).item() == pytest.approx(1) for M in products.values())
         assert bounds(net).lower == 1
         assert min(map(norm, products.values())) >= 1
 
     def test_damping_is_no_part_of_the_form(self) -> None:
-        J = form(network("H1-J1", damping=0.5))
-        assert torch.equal(J, form(network("H1-J1")))
+        J = structure_matrix(network("H1-J1", damping=0.5))
+        assert torch.equal(J, structure_matrix(network("H1-J1")))
 
     @pytest.mark.parametrize("architecture", ["H1-J1", "MS1", "MS2", "MLP"])
     def test_the_others_are_not(self, architecture: str) -> None:
         for seed in range(5):
             net = network(architecture, 64, seed, step=0.5)
-            J = form(net)
+            J = structure_matrix(net)
             assert max(residual(M, J) for _, M in exact(net, sample(seed), [1, 64])) > 1e-3
 
     def test_forward_euler_spoils_it(self) -> None:
         net = network("H2", scheme="euler", step=0.5)
         ((_, M),) = exact(net, sample(), [1])
-        assert residual(M, form(net)) > 1e-3
+        assert residual(M, structure_matrix(net)) > 1e-3
 
 
 def smallest_norm(architecture: str, seed: int) -> float:

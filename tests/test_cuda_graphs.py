@@ -18,8 +18,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from hdnn_dist import HDNN, CommunicationGraph, connect
 from hdnn_dist.kernels.gpu import on_gpu
 from hdnn_dist.propagation import activations
-from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
-from hdnn_dist.propagation.system import Scheme
+from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
+from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
+from hdnn_dist.propagation.stepper import Propagator, Stepper
+from hdnn_dist.propagation.system import System
 
 cuda_graphs = pytest.importorskip("hdnn_dist.kernels.cuda.graphs", reason="numba cannot be imported here")
 GPU = torch.cuda.is_available()
@@ -54,14 +56,14 @@ def errors(given: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, f
     return {part: relative_error(given[part].double(), expected[part].double()) for part in expected}
 
 
-def portable(scheme: Scheme, width: int, dtype: torch.dtype) -> Stepper:
-    return (EulerStepper if scheme.architecture.simultaneous else SplitStepper)(scheme, width, dtype)
+def portable(system: System, width: int, dtype: torch.dtype) -> Stepper:
+    return (ForwardEulerStepper if system.architecture.simultaneous else SemiImplicitStepper)(system, width, dtype)
 
 
 def chosen(problem: Problem, kernel: str, dtype: torch.dtype = torch.float32) -> Propagator | str:
     """What a GPU would be given."""
-    scheme = network(problem, "torch", dtype)._make_stepper(9, dtype).scheme
-    return on_gpu(scheme, portable(scheme, 9, dtype), kernel)
+    system = network(problem, "torch", dtype)._make_stepper(9, dtype).system
+    return on_gpu(system, portable(system, 9, dtype), kernel)
 
 
 class Called:
@@ -88,8 +90,8 @@ def graphed(problem: Problem, dtype: torch.dtype = torch.float64) -> HDNN:
     net = network(problem, "torch", dtype)
 
     def make(width: int, dtype: torch.dtype) -> object:
-        scheme = net._make_stepper(width, dtype).scheme
-        return cuda_graphs.GraphedStepper(scheme, portable(scheme, width, dtype))
+        system = net._make_stepper(width, dtype).system
+        return cuda_graphs.GraphedStepper(system, portable(system, width, dtype))
 
     net._stepper = lru_cache(maxsize=4)(make)
     return net

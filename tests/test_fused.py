@@ -403,7 +403,7 @@ class TestWithoutCompiler:
 
     def check(self, process: subprocess.CompletedProcess[str], reason: str) -> None:
         assert process.returncode == 0, process.stderr
-        assert process.stdout.split() == ["SplitStepper"]
+        assert process.stdout.split() == ["SemiImplicitStepper"]
         told = [line for line in process.stderr.splitlines() if "KernelWarning" in line]
         assert len(told) == 1, process.stderr
         assert reason in told[0]

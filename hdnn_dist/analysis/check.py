@@ -15,9 +15,9 @@ from hdnn_dist.exchange.placement import owners, place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.model.network import features_per_agent
 from hdnn_dist.model.readout import check_readers
 from hdnn_dist.propagation.architectures import architecture as named
+from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.training.build import columns_of, model, positions_of, readers
 from hdnn_dist.training.config import Config
 

@@ -146,7 +146,7 @@ class _Moves:
 
 
 def _passed(half: HalfStep, T: Pattern, R: Pattern) -> list[Pattern]:
-    own = {Gradient: [T, T.transposed()], Transposed: [T.transposed()]}.get(half.form, [T])
+    own = {Gradient: [T, T.transposed()], Transposed: [T.transposed()]}.get(half.field, [T])
     coupling = {"C": [R], "CT": [R.transposed()]}.get(half.coupled or "", [])
     return own + coupling
 

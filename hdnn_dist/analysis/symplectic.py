@@ -24,7 +24,7 @@ def has_reciprocal_values(net: HDNN) -> bool:
     return is_symplectic(net) and len(net.coupling) == 0
 
 
-def form(net: HDNN) -> Tensor | None:
+def structure_matrix(net: HDNN) -> Tensor | None:
     """(n, n) the J that the residual of a product is taken with, in the dense order; collected along the tree.
 
     The network's own, without damping; the canonical one where it has none of its own, or one per layer; ``None`` where
@@ -34,8 +34,8 @@ def form(net: HDNN) -> Tensor | None:
     return J if J is not None and J.dim() == 2 else _canonical_of(net)
 
 
-def layer_forms(net: HDNN) -> Tensor | None:
-    """(layers, n, n) as ``form``, but for single layers: each has its own J where there is one per layer."""
+def layer_structure_matrices(net: HDNN) -> Tensor | None:
+    """(layers, n, n), as ``structure_matrix`` for single layers: each has its own J where there is one per layer."""
     J = _own(net) if net.architecture.coupled else _canonical_of(net)
     return None if J is None else J.expand(net.layers, *J.shape[-2:])
 

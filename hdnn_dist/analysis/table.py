@@ -12,7 +12,7 @@ from torch import Tensor
 from hdnn_dist.analysis.bounds import Bounds, bounds
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
-from hdnn_dist.analysis.symplectic import form, has_reciprocal_values, layer_forms, residual
+from hdnn_dist.analysis.symplectic import has_reciprocal_values, layer_structure_matrices, residual, structure_matrix
 from hdnn_dist.model.network import HDNN
 
 MOST_EXACT_FEATURES = 256
@@ -35,12 +35,13 @@ def sensitivity_table(net: HDNN, x: Tensor, distances: Sequence[int]) -> list[di
 def layer_residuals(net: HDNN, x: Tensor) -> list[float] | None:
     """(layers,) the symplectic residual of every single layer at x, first to last.
 
-    ``None`` for more than 256 features, and where there is no form. Every rank has to call it, and gets the same.
+    ``None`` for more than 256 features, and where there is no structure matrix. Every rank has to call it, and gets the
+    same.
     """
-    forms = layer_forms(net) if int(net.features.sum()) <= MOST_EXACT_FEATURES else None
-    if forms is None:
+    matrices = layer_structure_matrices(net) if int(net.features.sum()) <= MOST_EXACT_FEATURES else None
+    if matrices is None:
         return None
-    return [residual(M, J) for M, J in zip(single_layers(net, x), forms, strict=True)]
+    return [residual(M, J) for M, J in zip(single_layers(net, x), matrices, strict=True)]
 
 
 def depth_sweep(net: HDNN, x: Tensor, depths: Sequence[int]) -> list[float]:
@@ -49,7 +50,7 @@ def depth_sweep(net: HDNN, x: Tensor, depths: Sequence[int]) -> list[float]:
 
 
 def _exact_rows(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[dict[str, Any]]:
-    J, paired = form(net), has_reciprocal_values(net)
+    J, paired = structure_matrix(net), has_reciprocal_values(net)
     for j, M in exact(net, x, distances):
         values = torch.linalg.svdvals(M).tolist()
         seen = [_above_rounding(value, values[0], net) for value in values]

@@ -10,8 +10,8 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.block_tables import Tables, tables_of
 from hdnn_dist.kernels.cpu.passes import HALF_STEP
 from hdnn_dist.propagation.architectures import HalfStep
-from hdnn_dist.propagation.couplings import canonical_rows
-from hdnn_dist.propagation.system import Scheme
+from hdnn_dist.propagation.state import canonical_rows
+from hdnn_dist.propagation.system import System
 from hdnn_dist.weights.blocks import BlockLayout
 
 COUPLINGS = {"identity": (0.0, 0.0), "canonical": (1.0, 0.0), "block": (1.0, 0.0), "skew": (1.0, -1.0)}  # forth, back
@@ -24,51 +24,51 @@ class LayerProgram:
     ``weights``: of C where it has none of its own, that is J1 in blocks.
     """
 
-    def __init__(self, scheme: Scheme, layout: BlockLayout, dtype: torch.dtype) -> None:
-        self.scheme, self.layout = scheme, layout
+    def __init__(self, system: System, layout: BlockLayout, dtype: torch.dtype) -> None:
+        self.system, self.layout = system, layout
         self.tables = tables_of(layout)
         self.coupling: Tables | None = None
         self.weights: torch.Tensor | None = None
-        plan = scheme.coupling
+        plan = system.coupling
         if plan.kind == "canonical":
-            blocks, self.weights = _canonical_blocks(scheme, layout.halo, dtype)
+            blocks, self.weights = _canonical_blocks(system, layout.halo, dtype)
             self.coupling = tables_of(blocks)
         elif plan.layout is not None:
             self.coupling = tables_of(plan.layout)
-        self.half_steps = np.array([self._row(half) for half in scheme.architecture.layer], dtype=HALF_STEP)
+        self.half_steps = np.array([self._row(half) for half in system.architecture.layer], dtype=HALF_STEP)
 
     def _row(self, half: HalfStep) -> tuple[float, ...]:
-        scheme, form = self.scheme, half.form
-        parts = list(scheme.rows)
-        forth, back = COUPLINGS[scheme.coupling.kind]
+        system, field = self.system, half.field
+        parts = list(system.rows)
+        forth, back = COUPLINGS[system.coupling.kind]
         if half.coupled == "CT":
             forth, back = back, forth
-        scale = 1.0 if half.replaces else half.factor * scheme.step
+        scale = 1.0 if half.replaces else half.factor * system.step
         bias = self.layout.bias_at(half.bias)
         return (
             parts.index(half.source), parts.index(half.target), half.operator, bias, half.replaces,
-            scale, form.alpha, form.beta, forth, back, scheme.coupling.damping,
+            scale, field.alpha, field.beta, forth, back, system.coupling.damping,
         )  # fmt: skip
 
     def record(self, layers: int, row_bytes: int, reverse: bool, passes: int = 1) -> None:
         """Tell the ledger of the exchanges of passes through some layers; ``passes`` below zero take some back."""
         self._record(passes * layers, row_bytes, reverse)
-        if reverse and (again := self.scheme.again(layers)):
+        if reverse and (again := self.system.again(layers)):
             self._record(passes * again, row_bytes, reverse=False)
 
     def _record(self, layers: int, row_bytes: int, reverse: bool) -> None:
-        for half in self.scheme.architecture.layer:
+        for half in self.system.architecture.layer:
             self._record_form(half, layers, row_bytes, reverse)
-            if half.coupled and self.scheme.coupling.layout is not None:
+            if half.coupled and self.system.coupling.layout is not None:
                 self._record_coupling(half, layers, row_bytes, reverse)
 
     def _record_form(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
-        halo, form = self.layout.halo, half.form
-        if reverse and form.gradient:
+        halo, field = self.layout.halo, half.field
+        if reverse and field.gradient:
             halo.gather_route.record(2 * row_bytes, 0, 0, layers)
             halo.scatter_route.record((2 if self._rebuilds(half) else 1) * row_bytes, 0, 0, layers)
             return
-        gathers, scatters = int(form.alpha != 0), int(form.beta != 0 or form.gradient)
+        gathers, scatters = int(field.alpha != 0), int(field.beta != 0 or field.gradient)
         if reverse:  # L as in the forward pass, and its adjoint
             gathers = scatters = gathers + scatters if gathers and scatters else 1
         halo.gather_route.record(row_bytes, 0, 0, gathers * layers)
@@ -76,13 +76,13 @@ class LayerProgram:
 
     def _rebuilds(self, half: HalfStep) -> bool:
         """Whether the reverse of this half-step needs F once more."""
-        trained = self.scheme.coupling.trained and half.coupled is not None
-        return trained or not self.scheme.architecture.simultaneous
+        trained = self.system.coupling.trained and half.coupled is not None
+        return trained or not self.system.architecture.simultaneous
 
     def _record_coupling(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
-        assert self.scheme.coupling.layout is not None
-        halo = self.scheme.coupling.layout.halo
-        skew, transposed = self.scheme.coupling.kind == "skew", half.coupled == "CT"
+        assert self.system.coupling.layout is not None
+        halo = self.system.coupling.layout.halo
+        skew, transposed = self.system.coupling.kind == "skew", half.coupled == "CT"
         applied = int(not reverse or self._rebuilds(half))
         gathers = applied * (skew or not transposed) + reverse * (skew or transposed)
         scatters = applied * (skew or transposed) + reverse * (skew or not transposed)
@@ -90,11 +90,11 @@ class LayerProgram:
         halo.scatter_route.record(row_bytes, 0, 0, scatters * layers)
 
 
-def _canonical_blocks(scheme: Scheme, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:
+def _canonical_blocks(system: System, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:
     """J1 = [0 -I; I 0] on the halves of each agent, as blocks on the diagonal: their layout and (1, entries)."""
     pattern = Pattern.diagonal(len(halo.sizes))
     layout = BlockLayout(Halo(halo.agents, pattern, halo.sizes), pattern, biases=0)
     rows, columns, _ = layout.positions()
-    partner, sign = canonical_rows(scheme.features)
+    partner, sign = canonical_rows(system.features)
     values = np.where(columns == partner[rows], sign[rows], 0.0)
     return layout, torch.as_tensor(values[np.newaxis], dtype=dtype)

@@ -13,8 +13,10 @@ from functools import cache
 import torch
 
 from hdnn_dist.kernels.gpu import TRITON, on_gpu
-from hdnn_dist.propagation.stepper import EulerStepper, Propagator, SplitStepper, Stepper
-from hdnn_dist.propagation.system import Scheme
+from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
+from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
+from hdnn_dist.propagation.stepper import Propagator, Stepper
+from hdnn_dist.propagation.system import System
 from hdnn_dist.support.arguments import one_line, unknown
 
 KERNELS = ("auto", "torch", "fused", *TRITON)
@@ -33,16 +35,16 @@ def check_kernel(kernel: str) -> None:
         raise unknown("kernel", kernel, KERNELS)
 
 
-def propagator(scheme: Scheme, width: int, dtype: torch.dtype, kernel: str) -> Propagator:
+def propagator(system: System, width: int, dtype: torch.dtype, kernel: str) -> Propagator:
     """What propagates ``width`` columns; ``kernel``: "torch", "fused", or "auto" for the faster one that serves here.
 
     On a GPU "fused" is "triton", which can be asked for by name too, as can "triton-bf16". What was asked for by name
     raises ``ValueError`` where it does not serve; "auto" warns of it once. Ranks need not choose alike.
     """
-    portable = (EulerStepper if scheme.architecture.simultaneous else SplitStepper)(scheme, width, dtype)
+    portable = (ForwardEulerStepper if system.architecture.simultaneous else SemiImplicitStepper)(system, width, dtype)
     if kernel == "torch" or width == 0:
         return portable
-    fused = _fused(scheme, portable, kernel)
+    fused = _fused(system, portable, kernel)
     if not isinstance(fused, str):
         return fused
     if kernel != "auto":
@@ -52,28 +54,28 @@ def propagator(scheme: Scheme, width: int, dtype: torch.dtype, kernel: str) -> P
     return portable
 
 
-def _unfit(scheme: Scheme, dtype: torch.dtype) -> str | None:
-    device = scheme.layers.layouts[0].device
+def _unfit(system: System, dtype: torch.dtype) -> str | None:
+    device = system.layers.layouts[0].device
     if device.type != "cpu":
         return f"it is compiled for processors and for CUDA, and the network is on {device}"
     if dtype not in FUSED_TYPES:
         return f"it computes in float32 and float64, not in {dtype}"
-    if not scheme.activation.built_in:
-        return f"it does not know the activation {scheme.activation.name!r}"
+    if not system.activation.built_in:
+        return f"it does not know the activation {system.activation.name!r}"
     return None
 
 
-def _fused(scheme: Scheme, portable: Stepper, kernel: str) -> Propagator | str:
+def _fused(system: System, portable: Stepper, kernel: str) -> Propagator | str:
     """The compiled passes, or why there are none."""
     with _announced():
-        if scheme.layers.layouts[0].device.type == "cuda" or kernel in TRITON:
-            return on_gpu(scheme, portable, kernel)
-        return _unfit(scheme, portable.dtype) or _on_processor(scheme, portable)
+        if system.layers.layouts[0].device.type == "cuda" or kernel in TRITON:
+            return on_gpu(system, portable, kernel)
+        return _unfit(system, portable.dtype) or _on_processor(system, portable)
 
 
-def _on_processor(scheme: Scheme, portable: Stepper) -> Propagator | str:
+def _on_processor(system: System, portable: Stepper) -> Propagator | str:
     try:
-        stepper: Propagator = importlib.import_module("hdnn_dist.kernels.cpu.stepper").fused(scheme, portable)
+        stepper: Propagator = importlib.import_module("hdnn_dist.kernels.cpu.stepper").fused(system, portable)
     except Exception as error:  # numba raises errors of many kinds for what it cannot compile, cache or import
         return f"it could not be compiled ({one_line(error)[:200]})"
     return stepper

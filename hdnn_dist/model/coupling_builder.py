@@ -15,8 +15,8 @@ from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.propagation.architectures import Architecture
-from hdnn_dist.propagation.couplings import halves_rows
-from hdnn_dist.propagation.system import CouplingPlan
+from hdnn_dist.propagation.state import halves_rows
+from hdnn_dist.propagation.system import CouplingSpec
 from hdnn_dist.support.arguments import is_finite_number, real_array
 from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
@@ -34,7 +34,7 @@ class Coupled:
     ``size``: of the largest layout; in layers with a smaller one, zeros follow.
     """
 
-    plan: CouplingPlan
+    plan: CouplingSpec
     weights: np.ndarray
 
 
@@ -72,7 +72,7 @@ class CouplingBuilder:
         """From "J1", "J2", "trained", a matrix or one per layer; ``ValueError`` for what cannot be a coupling."""
         if not self.architecture.coupled:
             self._refuse_without_coupling(given, damping)
-            return Coupled(CouplingPlan(), NO_WEIGHTS)
+            return Coupled(CouplingSpec(), NO_WEIGHTS)
         self._check_damping(damping)
         if given is None:
             given = self._default()
@@ -81,10 +81,10 @@ class CouplingBuilder:
         if given == "trained":
             return self._trained(damping)
         if given == "I" and not self.is_J:
-            return Coupled(CouplingPlan(), NO_WEIGHTS)
+            return Coupled(CouplingSpec(), NO_WEIGHTS)
         if given == "J1" and self.is_J:
             self._check_halves()
-            return Coupled(CouplingPlan("canonical", damping=damping), NO_WEIGHTS)
+            return Coupled(CouplingSpec("canonical", damping=damping), NO_WEIGHTS)
         if given == "J2" and self.is_J:
             varied = len(set(self._patterns)) > 1
             return self._blocks([_second_canonical] * (len(self.layers) if varied else 1), damping)
@@ -147,7 +147,7 @@ class CouplingBuilder:
         if self.is_J:
             layouts = self._layouts([stored_once(self._in_all_layers(), "R")] * len(self._graphs))
             drawn = draw_weights(layouts[0], 1, 1, self.seed, "scaled", stream=COUPLING_STREAM)[:, 0]
-            return Coupled(CouplingPlan("skew", layouts, damping, trained=True), drawn)
+            return Coupled(CouplingSpec("skew", layouts, damping, trained=True), drawn)
         return self._blocks([np.equal], damping, trained=True)
 
     def _given(self, matrix: np.ndarray, damping: float) -> Coupled:
@@ -201,7 +201,7 @@ class CouplingBuilder:
         weights = np.zeros((len(entries), max(layout.size for layout in layouts)))
         for row, entry, number in zip(weights, entries, self.layers.which, strict=False):
             row[: layouts[number].size] = entry(*places[number])
-        return Coupled(CouplingPlan("block", layouts, damping, trained), weights)
+        return Coupled(CouplingSpec("block", layouts, damping, trained), weights)
 
 
 def _entries(matrix: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
@@ -213,7 +213,7 @@ def _second_canonical(row: np.ndarray, column: np.ndarray) -> np.ndarray:
     return np.sign(column - row)
 
 
-def dense_coupling(builder: CouplingBuilder, plan: CouplingPlan, weights: Tensor) -> Tensor:
+def dense_coupling(builder: CouplingBuilder, plan: CouplingSpec, weights: Tensor) -> Tensor:
     """This rank's part of the dense J, or X of H2, (1 or layers, n, n) in the dense order; the ranks' parts add up."""
     n, own = int(builder.sizes.sum()), builder.agents.local
     dense = weights.new_zeros(max(len(weights), 1), n, n)

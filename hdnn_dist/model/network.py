@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -25,8 +24,9 @@ from hdnn_dist.model.dense import Dense, DenseView
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.architectures import architecture as named
+from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.stepper import Propagator
-from hdnn_dist.propagation.system import Scheme, Weights
+from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
@@ -240,7 +240,7 @@ class HDNN(nn.Module):
     def _make_stepper(self, width: int, dtype: torch.dtype) -> Propagator:
         features, device = self.features[self.agents.local], self.agents.world.device
         rows = self.architecture.part_rows(features)
-        scheme = Scheme(
+        system = System(
             architecture=self.architecture,
             layers=self.plan,
             activation=self.activation,
@@ -252,7 +252,7 @@ class HDNN(nn.Module):
             coupling=self._coupling_plan,
             store_every=self.store_every,
         )
-        return propagator(scheme, width, dtype, self.kernel)
+        return propagator(system, width, dtype, self.kernel)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1] != self.local_features:
@@ -306,17 +306,3 @@ class _Propagation(torch.autograd.Function):
         if grad.drift is not None:
             ctx.net._watch_drift(grad.drift)
         return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None
-
-
-def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray:
-    """(agents,) int64 from one number for all or one per agent; ``ValueError`` unless every agent has some."""
-    given = np.asarray(features)
-    if not np.issubdtype(given.dtype, np.integer) or given.ndim > 1 or (given.ndim == 1 and len(given) != agents):
-        raise ValueError(f"features is {features!r}: expected a whole number, or one for each of the {agents} agents")
-    sizes = np.broadcast_to(given, agents).astype(np.int64)
-    if (sizes < 1).any():
-        agent = int(np.flatnonzero(sizes < 1)[0])
-        raise ValueError(
-            f"agent {agent} has {sizes[agent]} features: every agent needs at least one; leave it out of the graph"
-        )
-    return sizes

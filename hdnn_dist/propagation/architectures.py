@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hdnn_dist.propagation.couplings import halves_rows
-from hdnn_dist.propagation.vector_fields import Direct, Form, Gradient, Skew, Transposed
+from hdnn_dist.propagation.state import halves_rows
+from hdnn_dist.propagation.vector_fields import Direct, Gradient, Skew, Transposed, VectorField
 from hdnn_dist.support.arguments import unknown
 
 
@@ -47,7 +47,7 @@ class HalfStep:
     transpose "CT", or not at all.
     """
 
-    form: type[Form]
+    field: type[VectorField]
     source: str
     target: str
     factor: float = 1.0
@@ -75,7 +75,7 @@ class Architecture:
     @property
     def skew(self) -> bool:
         """Whether K is stored as U with K = U - U^T."""
-        return any(half.form is Skew for half in self.layer)
+        return any(half.field is Skew for half in self.layer)
 
     @property
     def coupled(self) -> bool:

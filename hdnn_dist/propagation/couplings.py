@@ -18,24 +18,9 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import HaloBuffer
-from hdnn_dist.support.arrays import ranges
+from hdnn_dist.propagation.state import canonical_rows
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
-
-
-def halves_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of all first halves and of all second halves in a state that holds agent after agent."""
-    half = features // 2
-    start = np.cumsum(features) - features
-    return ranges(start, half), ranges(start + half, half)
-
-
-def canonical_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """J1 row by row: the column of its only entry, and that entry, 1 or -1; in a state that holds agent after agent."""
-    first, second = halves_rows(features)
-    partner, sign = np.empty(features.sum(), dtype=np.int64), np.empty(features.sum())
-    partner[first], partner[second], sign[first], sign[second] = second, first, -1.0, 1.0
-    return partner, sign
 
 
 class Coupling(ABC):

@@ -1,28 +1,22 @@
-"""What a stepper works with: the scheme, the operands of each layer, and where the state stands for them."""
+"""What is integrated: the architecture on one rank, its layers and its coupling, and the weights of each layer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.architectures import Architecture, HalfStep
-from hdnn_dist.propagation.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
-from hdnn_dist.propagation.vector_fields import Blocks, Form
+from hdnn_dist.propagation.vector_fields import Blocks
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers, LayerViews
 
-Parts = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
-class CouplingPlan:
+class CouplingSpec:
     """What kind of coupling a network has: ``kind`` "identity", "canonical", "block" or "skew".
 
     ``layouts``: of its blocks, if it has any, beside each layout of the layers, whose graph it keeps to.
@@ -40,7 +34,7 @@ class CouplingPlan:
 
 
 @dataclass(frozen=True)
-class Scheme:
+class System:
     """What a stepper integrates: the architecture on one rank, its layers, its activation and its step size h.
 
     ``rows``: the rows of every part in a state; ``features``: (local agents,).
@@ -52,7 +46,7 @@ class Scheme:
     step: float
     features: np.ndarray
     rows: dict[str, Tensor]
-    coupling: CouplingPlan
+    coupling: CouplingSpec
     store_every: int = 1
 
     @property
@@ -75,12 +69,12 @@ class Weights(NamedTuple):
     coupling: Tensor
 
 
-class Operands:
+class LayerWeights:
     """What the half-steps of a layer work with, as views of the weights or of their gradients."""
 
-    def __init__(self, scheme: Scheme, weights: Weights) -> None:
-        self._views = LayerViews(scheme.layers, weights.blocks)
-        self._scheme = scheme
+    def __init__(self, system: System, weights: Weights) -> None:
+        self._views = LayerViews(system.layers, weights.blocks)
+        self._system = system
         self._coupling = weights.coupling
 
     def of(self, layer: int, half: HalfStep) -> Blocks:
@@ -90,74 +84,8 @@ class Operands:
 
     def coupling(self, layer: int) -> tuple[Tensor, ...]:
         """The blocks of the coupling, which is one for all layers or one for each."""
-        layouts = self._scheme.coupling.layouts
+        layouts = self._system.coupling.layouts
         if not layouts:
             return ()
         given = self._coupling[layer if len(self._coupling) > 1 else 0]
-        return tuple(group.matrices(given) for group in layouts[self._scheme.layers.which[layer]].groups)
-
-
-class Move(NamedTuple):
-    """A half-step with what carries it out at one width."""
-
-    half: HalfStep
-    form: Form
-    coupling: Coupling
-    scale: float
-
-
-class Station:
-    """The half-steps of one layout, by its number, at one width, and the fields of the state for them."""
-
-    def __init__(self, scheme: Scheme, number: int, width: int, dtype: torch.dtype) -> None:
-        self._scheme, self._number, self._width, self._dtype = scheme, number, width, dtype
-        self._layout = scheme.layers.layouts[number]
-        self.moves = [self._move(half) for half in scheme.architecture.layer]
-
-    @cached_property
-    def narrow(self) -> dict[str, HaloBuffer]:
-        """A field for every part."""
-        return {part: self._layout.halo.buffer(self._width, self._dtype) for part in self._scheme.rows}
-
-    @cached_property
-    def wide(self) -> dict[str, HaloBuffer]:
-        """The same, wide enough for the reverse of the half-step that reads the part."""
-        width = {move.half.source: move.form.source_width for move in self.moves}
-        return {part: self._layout.halo.buffer(width.get(part, self._width), self._dtype) for part in self._scheme.rows}
-
-    def _move(self, half: HalfStep) -> Move:
-        form = half.form(self._layout, self._scheme.activation, self._width, self._dtype)
-        return Move(half, form, self._coupling(half), 1.0 if half.replaces else half.factor * self._scheme.step)
-
-    def _coupling(self, half: HalfStep) -> Coupling:
-        plan = self._scheme.coupling
-        like = torch.empty((), dtype=self._dtype, device=self._layout.device)
-        if half.coupled is None or plan.kind == "identity":
-            return Identity()
-        if plan.kind == "canonical":
-            return Canonical(self._scheme.features, like, plan.damping)
-        layout = plan.layouts[self._number]
-        if plan.kind == "skew":
-            return SkewCoupling(layout, self._width, self._dtype, plan.damping)
-        return BlockCoupling(layout, self._width, self._dtype, half.coupled == "CT", plan.damping)
-
-
-class State:
-    """A state in the fields of the station that works on it; ``parts``: its rows there, (rows, width) each."""
-
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self.fields: dict[str, HaloBuffer] = {}
-        self.parts: Parts = {}
-
-    def put(self, parts: Parts) -> None:
-        """Copy rows into the fields where the state is."""
-        for part, rows in parts.items():
-            self.parts[part].copy_(rows)
-
-    def move(self, fields: dict[str, HaloBuffer], start: Parts | None) -> None:
-        """Go to other fields, from ``start`` if that is given; costs nothing if the state is there already."""
-        if fields is not self.fields:
-            before = start or self.parts
-            self.fields, self.parts = fields, {part: f.local[:, : self._width] for part, f in fields.items()}
-            self.put(before)
+        return tuple(group.matrices(given) for group in layouts[self._system.layers.which[layer]].groups)

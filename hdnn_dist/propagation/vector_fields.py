@@ -37,7 +37,7 @@ class Blocks(NamedTuple):
     bias: int
 
 
-class Form(ABC):
+class VectorField(ABC):
     """F for one layout and width. What it returns lives in its buffers, and is valid until its next call.
 
     ``source_width``: columns of the field that ``reverse`` reads x from, in its first ``width`` columns.
@@ -85,7 +85,7 @@ class Form(ABC):
         return BlockProduct(self.layout, width, returned, self.dtype)
 
 
-class Gradient(Form):
+class Gradient(VectorField):
     """K^T s(K x + b). Its Jacobian K^T diag(s') K is symmetric, so reverse and tangent are one product."""
 
     doubled = True
@@ -138,7 +138,7 @@ class Gradient(Form):
         return self._product(2 * self.width, self.width), self._field(self.width)
 
 
-class Pointwise(Form):
+class Pointwise(VectorField):
     """s(A x + b) for a linear A: everything but A itself."""
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:

@@ -110,6 +110,6 @@ def _limit(half: HalfStep, excess: float, net: HDNN, coupling: float) -> float:
     slope = net.activation.slope
     if half.replaces:
         return (1 + excess) / slope
-    if half.form is Gradient:
+    if half.field is Gradient:
         return math.sqrt(excess / (net.step * slope * (coupling if half.coupled else 1.0)))
-    return excess / (net.step * slope * (2 if half.form is Skew else 1))  # of U, with K = U - U^T
+    return excess / (net.step * slope * (2 if half.field is Skew else 1))  # of U, with K = U - U^T

@@ -13,7 +13,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.weights.blocks import BlockLayout
 
-Operands = tuple[
+OperatorViews = tuple[
     tuple[Tensor, ...], tuple[Tensor, ...], Tensor
 ]  # of one operator in one layer: K of every group, biases (rows, 1), and all of it as it lies in memory, (size,)
 
@@ -98,25 +98,25 @@ class LayerViews:
         self._layers = layers
         self._weights = weights
         self._cut_at = -1
-        self._views: list[list[Operands]] = []
+        self._views: list[list[OperatorViews]] = []
 
-    def of(self, layer: int, operator: int) -> Operands:
+    def of(self, layer: int, operator: int) -> OperatorViews:
         """K of every group, the biases, and both as they lie in memory, of an operator."""
         chunk, place = divmod(layer, self.CHUNK if self._layers.alike else 1)
         if chunk != self._cut_at:
             self._cut_at, self._views = chunk, self._cut(chunk)
         return self._views[operator][place]
 
-    def _cut(self, chunk: int) -> list[list[Operands]]:
+    def _cut(self, chunk: int) -> list[list[OperatorViews]]:
         if self._layers.alike:
             part = self._weights[chunk * self.CHUNK : (chunk + 1) * self.CHUNK]
         else:
             part = self._layers.weights(self._weights, chunk).unsqueeze(0)
         layout = self._layers.layout(0 if self._layers.alike else chunk)
-        return [_operands(layout, operator) for operator in part.unbind(1)]
+        return [_operator_views(layout, operator) for operator in part.unbind(1)]
 
 
-def _operands(layout: BlockLayout, weights: Tensor) -> list[Operands]:
+def _operator_views(layout: BlockLayout, weights: Tensor) -> list[OperatorViews]:
     K = zip(*(group.matrices(weights).unbind(0) for group in layout.groups), strict=True)
     biases = (layout.size - layout.entries) // layout.halo.rows
     b = zip(*(layout.bias(weights, number).unsqueeze(-1).unbind(0) for number in range(biases)), strict=True)

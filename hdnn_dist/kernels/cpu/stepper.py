@@ -23,7 +23,7 @@ from hdnn_dist.kernels.cpu.passes import SERIAL, THREADED, Plan
 from hdnn_dist.kernels.cpu.vector_fields import compile_forms, compiled
 from hdnn_dist.kernels.layer_tables import LayerProgram
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Stepper
-from hdnn_dist.propagation.system import Scheme, Weights
+from hdnn_dist.propagation.system import System, Weights
 
 LANES = 32  # the least number of columns in a tile: two vectors of the widest
 PAGE = 4096  # bytes
@@ -36,37 +36,37 @@ def given(truth: bool) -> bool | None:
     return True if truth else None
 
 
-def fused(scheme: Scheme, portable: Stepper) -> Propagator:
+def fused(system: System, portable: Stepper) -> Propagator:
     """Compiled passes in place of ``portable``: whole passes where all agents live here and all layers are alike.
 
     Elsewhere the stepper stays, and what it does between two exchanges is compiled.
     """
-    if scheme.whole:
-        return FusedStepper(scheme, portable)
-    compile_forms(scheme.architecture.layer[0].form.gradient, portable.dtype)
-    spread = replace(scheme, architecture=compiled(scheme.architecture))
+    if system.whole:
+        return FusedStepper(system, portable)
+    compile_forms(system.architecture.layer[0].field.gradient, portable.dtype)
+    spread = replace(system, architecture=compiled(system.architecture))
     stepper = type(portable)(spread, portable.width, portable.dtype)
     stepper.kernel = FusedStepper.kernel
     return stepper
 
 
 class FusedStepper:
-    """Compiled passes of one scheme, whose layers are alike, at one width; tangents are left to ``portable``."""
+    """Compiled passes of one system, whose layers are alike, at one width; tangents are left to ``portable``."""
 
     kernel = "fused"
 
-    def __init__(self, scheme: Scheme, portable: Stepper) -> None:
-        self.scheme = scheme
+    def __init__(self, system: System, portable: Stepper) -> None:
+        self.system = system
         self.tangent = portable.tangent
         self.width = portable.width
-        self.program = LayerProgram(scheme, scheme.layers.layouts[0], portable.dtype)
-        self._gradient = scheme.architecture.layer[0].form.gradient
-        self._activation = CODES[scheme.activation.name]
-        self._place = np.argsort(np.concatenate([rows.numpy() for rows in scheme.rows.values()]))
+        self.program = LayerProgram(system, system.layers.layouts[0], portable.dtype)
+        self._gradient = system.architecture.layer[0].field.gradient
+        self._activation = CODES[system.activation.name]
+        self._place = np.argsort(np.concatenate([rows.numpy() for rows in system.rows.values()]))
         self._tiles = -(-self.width // TILE)
         self._columns = max(LANES, 1 << (-(-self.width // self._tiles) - 1).bit_length())
         self._rows = self.program.layout.halo.rows
-        self._fields = self._room(portable.dtype, 4, self._rows * len(scheme.rows))
+        self._fields = self._room(portable.dtype, 4, self._rows * len(system.rows))
         self._work = self._room(portable.dtype, 4, self._rows)
         self._schedule = lru_cache(maxsize=None)(self._make_schedule)
         self._compile(portable.dtype)
@@ -77,10 +77,10 @@ class FusedStepper:
         passes, schedule = self._threads()
         about = self._about(weights, layers)
         self.program.record(len(layers), self._row_bytes(x), reverse=False)
-        if not self.scheme.architecture.simultaneous:
+        if not self.system.architecture.simultaneous:
             passes.forward(_array(x), _array(y), **about, schedule=schedule)
             return y, []
-        every = self.scheme.store_every
+        every = self.system.store_every
         count = -(-len(layers) // every) if store else 0
         stored = self._room(x.dtype, self._tiles if count else 0, count, len(self._place))
         passes.euler_forward(_array(x), _array(y), stored, every, **about, schedule=schedule)
@@ -102,19 +102,19 @@ class FusedStepper:
         passes, schedule = self._threads()
         about = self._about(weights, layers) | self._gradients(grad)
         self.program.record(len(layers), self._row_bytes(x), reverse=True)
-        if not self.scheme.architecture.simultaneous:
+        if not self.system.architecture.simultaneous:
             missed = np.zeros((2, self._columns), dtype=self._work.dtype)
             passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
             apart, largest = missed.max(1).tolist()
             return Gradients(grad_x if of_input else None, grad, apart / max(largest, 1.0))
-        segment = self._room(x.dtype, self.scheme.store_every, len(self._place))
+        segment = self._room(x.dtype, self.system.store_every, len(self._place))
         passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
         return Gradients(grad_x if of_input else None, grad, None)
 
     def _compile(self, dtype: torch.dtype) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
-        layers, none = self.scheme.layers, range(0)
-        coupling = self.scheme.coupling
+        layers, none = self.system.layers, range(0)
+        coupling = self.system.coupling
         x = torch.zeros(self.width, len(self._place), dtype=dtype)
         weights = Weights(
             torch.zeros(0, layers.operators, layers.layouts[0].size, dtype=dtype),
@@ -140,7 +140,7 @@ class FusedStepper:
 
     def _gradients(self, grad: Weights) -> dict[str, Any]:
         """Where the gradients of the weights go."""
-        return {"G": grad.blocks.numpy(), "G_A": grad.coupling.numpy() if self.scheme.coupling.trained else None}
+        return {"G": grad.blocks.numpy(), "G_A": grad.coupling.numpy() if self.system.coupling.trained else None}
 
     def _threads(self) -> tuple[SimpleNamespace, Schedule]:
         """The passes, and who does what, for the number of threads that torch has now."""

@@ -17,10 +17,10 @@ from hdnn_dist.kernels.block_tables import Schedule, Tables, no_tables, schedule
 from hdnn_dist.kernels.cpu.activations import CODES
 from hdnn_dist.kernels.cpu.passes import SERIAL
 from hdnn_dist.propagation.architectures import Architecture
-from hdnn_dist.propagation.vector_fields import Blocks, Direct, Form, Gradient, Skew, Transposed
+from hdnn_dist.propagation.vector_fields import Blocks, Direct, Gradient, Skew, Transposed, VectorField
 
 
-class Compiled(Form):
+class Compiled(VectorField):
     """The tables of the compiled calls."""
 
     @cached_property
@@ -146,7 +146,7 @@ class CompiledSkew(CompiledPointwise, Skew):
     """s((U - U^T) x + b)."""
 
 
-COMPILED: dict[type[Form], type[Form]] = {
+COMPILED: dict[type[VectorField], type[VectorField]] = {
     Gradient: CompiledGradient,
     Direct: CompiledDirect,
     Transposed: CompiledTransposed,
@@ -156,7 +156,7 @@ COMPILED: dict[type[Form], type[Form]] = {
 
 def compiled(architecture: Architecture) -> Architecture:
     """The same architecture with compiled forms."""
-    return replace(architecture, layer=tuple(replace(half, form=COMPILED[half.form]) for half in architecture.layer))
+    return replace(architecture, layer=tuple(replace(half, field=COMPILED[half.field]) for half in architecture.layer))
 
 
 def compile_forms(gradient: bool, dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hdnn_dist.kernels.layer_tables import LayerProgram
 from hdnn_dist.propagation.stepper import Gradients, Stepper
-from hdnn_dist.propagation.system import Scheme, Weights
+from hdnn_dist.propagation.system import System, Weights
 
 WARM_UPS = 2  # passes before the capture, in which buffers are made and libraries choose their algorithms
 Function = Callable[..., list[Tensor]]
@@ -53,11 +53,11 @@ class GraphedStepper:
 
     kernel = "cuda graph"
 
-    def __init__(self, scheme: Scheme, portable: Stepper) -> None:
-        self.scheme, self.portable = scheme, portable
+    def __init__(self, system: System, portable: Stepper) -> None:
+        self.system, self.portable = system, portable
         self.tangent = portable.tangent
-        self.program = LayerProgram(scheme, scheme.layers.layouts[0], portable.dtype)
-        self._all = range(len(scheme.layers))
+        self.program = LayerProgram(system, system.layers.layouts[0], portable.dtype)
+        self._all = range(len(system.layers))
         self._graphs: dict[tuple[object, ...], Captured] = {}
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:

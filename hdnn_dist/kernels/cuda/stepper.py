@@ -1,7 +1,7 @@
 """Passes of a small network on a GPU in one kernel each way (``kernels.triton_passes``): H2 and MS3, agents all here.
 
-They compute what ``SplitStepper`` computes; that stays as the portable form and as the check. The ledger is told of the
-exchanges as if they had been made. A pass through a single layer is left to it too: dense products spread an agent's
+They compute what ``SemiImplicitStepper`` computes; that stays as the reference. The ledger is told of the exchanges as
+if they had been made. A pass through a single layer is left to it too: dense products spread an agent's
 NaN to all agents, and whoever looks for the agent that it comes from goes layer by layer.
 
 With TRITON_INTERPRET=1 in the environment before triton is imported, the kernels
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from hdnn_dist.kernels.cuda import passes as triton_passes
 from hdnn_dist.kernels.layer_tables import LayerProgram
-from hdnn_dist.propagation.stepper import Gradients, Stepper, drift_of
-from hdnn_dist.propagation.system import Scheme, Weights
+from hdnn_dist.propagation.state import drift_of
+from hdnn_dist.propagation.stepper import Gradients, Stepper
+from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.propagation.vector_fields import Gradient
 from hdnn_dist.weights.blocks import BlockLayout
 
@@ -38,17 +39,17 @@ class TritonStepper:
     ``precision``: of the operands of products, "float32" or "bf16".
     """
 
-    def __init__(self, scheme: Scheme, portable: Stepper, precision: str = "float32") -> None:
-        layout = scheme.layers.layouts[0]
+    def __init__(self, system: System, portable: Stepper, precision: str = "float32") -> None:
+        layout = system.layers.layouts[0]
         self.kernel = "triton" if precision == "float32" else f"triton-{precision}"
-        self.scheme, self.width, self.portable = scheme, portable.width, portable
+        self.system, self.width, self.portable = system, portable.width, portable
         self.tangent = portable.tangent
-        self.program = LayerProgram(scheme, layout, portable.dtype)
+        self.program = LayerProgram(system, layout, portable.dtype)
         self._rows = max(FEWEST, triton.next_power_of_2(layout.halo.rows))
         self._tiles = triton.cdiv(self.width, TILE)
-        self._places = _places(layout, self.program.half_steps, list(scheme.rows.values()), self._rows)
+        self._places = _places(layout, self.program.half_steps, list(system.rows.values()), self._rows)
         operands = "emulated" if INTERPRETED and precision == "bf16" else precision
-        self._constants = {"ACTIVATION": scheme.activation.name, "OPERANDS": operands, "N": self._rows, "T": TILE}
+        self._constants = {"ACTIVATION": system.activation.name, "OPERANDS": operands, "N": self._rows, "T": TILE}
         self._options = {} if INTERPRETED else {"num_warps": WARPS[self._rows]}
         self._compile(portable.dtype)
 
@@ -79,8 +80,8 @@ class TritonStepper:
     def _compile(self, dtype: torch.dtype) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
         device = self.program.layout.device
-        x = torch.zeros(self.width, int(self.scheme.features.sum()), dtype=dtype, device=device)
-        blocks = torch.zeros(self.scheme.layers.shape, dtype=dtype, device=device)
+        x = torch.zeros(self.width, int(self.system.features.sum()), dtype=dtype, device=device)
+        blocks = torch.zeros(self.system.layers.shape, dtype=dtype, device=device)
         y = self._forward(x, blocks, range(0))
         self._backward(y, x, blocks, range(0))
 
@@ -99,7 +100,7 @@ class TritonStepper:
         with torch.cuda.device_of(y):
             triton_passes.backward[len(sums),](
                 y, grad_y, rebuilt, grad_x, *self._operators(blocks), *self._operators(sums),
-                layers=len(self.scheme.layers), **self._about(y, layers), **self._constants, **self._options,
+                layers=len(self.system.layers), **self._about(y, layers), **self._constants, **self._options,
             )  # fmt: skip
         return rebuilt, grad_x, sums
 
@@ -117,7 +118,7 @@ class TritonStepper:
             "columns": self.width,
             "features": x.shape[1],
             "positions": self.width // x.shape[0],
-            "stride": self.scheme.layers.operators * self.scheme.layers.layouts[0].size,
+            "stride": self.system.layers.operators * self.system.layers.layouts[0].size,
             "start": layers.start,
             "stop": layers.stop,
         }
@@ -127,21 +128,21 @@ class TritonStepper:
         return min(self._tiles, max(1, SUMS // max(1, blocks.numel() * blocks.element_size())))
 
 
-def unfit(scheme: Scheme, dtype: torch.dtype) -> str | None:
+def unfit(system: System, dtype: torch.dtype) -> str | None:
     """Why these passes cannot carry a network out, or ``None`` where they can."""
-    halo, halves = scheme.layers.layouts[0].halo, scheme.architecture.layer
-    if not scheme.whole:
+    halo, halves = system.layers.layouts[0].halo, system.architecture.layer
+    if not system.whole:
         return "it needs all agents in one process, and one graph for all layers"
     if halo.agents.world.device.type != ("cpu" if INTERPRETED else "cuda"):
         return "it needs a CUDA device, or a CPU where TRITON_INTERPRET=1 was set before triton was imported"
-    if scheme.architecture.simultaneous or any(half.form is not Gradient for half in halves):
-        return f"it knows H2 and MS3, not {scheme.architecture.name}"
-    if scheme.coupling.kind != "identity":
+    if system.architecture.simultaneous or any(half.field is not Gradient for half in halves):
+        return f"it knows H2 and MS3, not {system.architecture.name}"
+    if system.coupling.kind != "identity":
         return "it knows no X other than the identity"
     if dtype != torch.float32:
         return f"it computes in float32, not in {dtype}"
-    if not scheme.activation.built_in:
-        return f"it does not know the activation {scheme.activation.name!r}"
+    if not system.activation.built_in:
+        return f"it does not know the activation {system.activation.name!r}"
     if halo.rows > LARGEST:
         return f"half of the state has {halo.rows} rows, and on chip is room for {LARGEST}"
     return None
