@@ -65,7 +65,7 @@ class Problem:
             pattern=pattern,
             store_every=self.store_every,
             activation=self.activation,
-            scheme=self.system,
+            scheme=self.scheme,
             coupling=self.coupling,
             damping=self.damping,
             graphs=self.graphs,

@@ -25,7 +25,7 @@ from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
-from hdnn_dist.propagation.stepper import Propagator
+from hdnn_dist.propagation.stepper import Propagator, Saved
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
@@ -292,17 +292,17 @@ class _Propagation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN, layers: range, grad: bool) -> Tensor:
         stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
         store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
-        y, stored = stepper.forward(x, Weights(weights, coupling), layers, store)
-        ctx.net, ctx.stepper, ctx.stored, ctx.layers = net, stepper, stored, layers
-        ctx.save_for_backward(x, y, weights, coupling)
-        return y
+        saved = stepper.forward(x, Weights(weights, coupling), layers, store)
+        ctx.net, ctx.stepper, ctx.layers = net, stepper, layers
+        ctx.save_for_backward(x, saved.y, weights, coupling, *saved.stored)
+        return saved.y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, weights, coupling = ctx.saved_tensors
-        given = Weights(weights, coupling)
-        grad = ctx.stepper.backward(x, y, grad_y, given, ctx.layers, ctx.stored, ctx.needs_input_grad[0])
+        x, y, weights, coupling, *stored = ctx.saved_tensors
+        saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
+        grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
         if grad.drift is not None:
             ctx.net._watch_drift(grad.drift)
         return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None

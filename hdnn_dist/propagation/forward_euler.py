@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hdnn_dist.propagation.half_steps import HalfSteps, Stage
 from hdnn_dist.propagation.state import Parts, State
-from hdnn_dist.propagation.stepper import Stepper
+from hdnn_dist.propagation.stepper import Saved, Stepper
 from hdnn_dist.propagation.system import LayerWeights
 
 
@@ -43,12 +43,12 @@ class ForwardEulerStepper(Stepper):
         stage.coupling.add_(after[stage.half.target], f, stage.scale, at_coupling)
 
     def _backward(
-        self, y: Tensor, grad_y: Tensor, at: LayerWeights, grad_at: LayerWeights, layers: range, stored: list[Tensor]
+        self, saved: Saved, grad_y: Tensor, at: LayerWeights, grad_at: LayerWeights
     ) -> tuple[Tensor, Tensor | None]:
         grad, every = self._split(grad_y), self.system.store_every
-        for segment in reversed(range(len(stored))):
-            inside = layers[segment * every : (segment + 1) * every]
-            for number, before in self._segment(inside, stored[segment], at):
+        for segment in reversed(range(len(saved.stored))):
+            inside = saved.layers[segment * every : (segment + 1) * every]
+            for number, before in self._segment(inside, saved.stored[segment], at):
                 grad = self._reverse_layer(number, before, grad, at, grad_at)
         return self._join(grad), None
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hdnn_dist.propagation.half_steps import Stage
-from hdnn_dist.propagation.state import Parts, State
-from hdnn_dist.propagation.stepper import Stepper
+from hdnn_dist.propagation.state import Parts, State, feature_major
+from hdnn_dist.propagation.stepper import Saved, Stepper
 from hdnn_dist.propagation.system import LayerWeights
 from hdnn_dist.propagation.vector_fields import Blocks
 
@@ -32,16 +32,16 @@ class SemiImplicitStepper(Stepper):
         return self._join(state.parts) if layers else x.clone(), []
 
     def _backward(
-        self, y: Tensor, grad_y: Tensor, at: LayerWeights, grad_at: LayerWeights, layers: range, stored: list[Tensor]
+        self, saved: Saved, grad_y: Tensor, at: LayerWeights, grad_at: LayerWeights
     ) -> tuple[Tensor, Tensor | None]:
-        state, grad = State(self.width), self._split(grad_y)
-        for number in reversed(layers):
+        state, grad, y = State(self.width), self._split(grad_y), feature_major(saved.y)
+        for number in reversed(saved.layers):
             half_steps = self._wide(number, state, y)
             for stage in reversed(half_steps.stages):
                 self._enter(number, stage)
                 self._reverse(stage, state, grad, (at.of(number, stage.half), grad_at.of(number, stage.half)),
                               (at.coupling(number), grad_at.coupling(number)))  # fmt: skip
-        return self._join(grad), self._join(state.parts) if layers else None
+        return self._join(grad), self._join(state.parts) if saved.layers else None
 
     def _reverse(
         self,

@@ -28,6 +28,19 @@ from hdnn_dist.propagation.system import LayerWeights, System, Weights
 CACHED_LAYOUTS = 16
 
 
+class Saved(NamedTuple):
+    """What a forward pass returns, and its backward pass is given: the output ``y`` for the input ``x``, of its shape.
+
+    ``stored``: the states that are kept besides, (local features, width) or as the kernel has them.
+    """
+
+    x: Tensor
+    y: Tensor
+    weights: Weights
+    layers: range
+    stored: list[Tensor]
+
+
 class Gradients(NamedTuple):
     """What a backward pass gives: of the input, of the weights, and how far the rebuilt input is from the input.
 
@@ -45,18 +58,9 @@ class Propagator(Protocol):
 
     kernel: str
 
-    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]: ...
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved: ...
 
-    def backward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        grad_y: Tensor,
-        weights: Weights,
-        layers: range,
-        stored: list[Tensor],
-        of_input: bool = True,
-    ) -> Gradients: ...
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients: ...
 
     def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]: ...
 
@@ -73,29 +77,20 @@ class Stepper(ABC):
         self._half_steps = lru_cache(maxsize=CACHED_LAYOUTS)(self._make_half_steps)
         self._at = 0, system.architecture.layer[0]
 
-    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
-        """The state after these layers, and what ``backward`` needs beside it when ``store`` is set."""
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
+        """The pass through these layers; what ``backward`` needs besides is kept when ``store`` is set."""
         with self._named("forward pass"):
             y, stored = self._forward(feature_major(x), LayerWeights(self.system, weights), layers, store)
-        return sample_major(y, x.shape), stored
+        return Saved(x, sample_major(y, x.shape), weights, layers, stored)
 
-    def backward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        grad_y: Tensor,
-        weights: Weights,
-        layers: range,
-        stored: list[Tensor],
-        of_input: bool = True,
-    ) -> Gradients:
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
         """The gradients, given those of the output y; that of the input may be ``None`` where it is not asked for."""
-        grad = Weights(*(torch.zeros_like(part) for part in weights))
-        at, grad_at = LayerWeights(self.system, weights), LayerWeights(self.system, grad)
+        grad = Weights(*(torch.zeros_like(part) for part in saved.weights))
+        at, grad_at = LayerWeights(self.system, saved.weights), LayerWeights(self.system, grad)
         with self._named("backward pass"):
-            grad_x, rebuilt = self._backward(feature_major(y), feature_major(grad_y), at, grad_at, layers, stored)
-        drift = None if rebuilt is None else drift_of(feature_major(x), rebuilt)
-        return Gradients(sample_major(grad_x, x.shape), grad, drift)
+            grad_x, rebuilt = self._backward(saved, feature_major(grad_y), at, grad_at)
+        drift = None if rebuilt is None else drift_of(feature_major(saved.x), rebuilt)
+        return Gradients(sample_major(grad_x, saved.x.shape), grad, drift)
 
     def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:
         """(y, dy/dx dx): the Jacobian-vector product, with the same exchanges; all linearised at x."""
@@ -113,7 +108,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def _backward(
-        self, y: Tensor, grad_y: Tensor, at: LayerWeights, grad_at: LayerWeights, layers: range, stored: list[Tensor]
+        self, saved: Saved, grad_y: Tensor, at: LayerWeights, grad_at: LayerWeights
     ) -> tuple[Tensor, Tensor | None]: ...
 
     @abstractmethod

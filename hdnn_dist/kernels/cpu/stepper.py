@@ -22,7 +22,7 @@ from hdnn_dist.kernels.cpu.activations import CODES
 from hdnn_dist.kernels.cpu.passes import SERIAL, THREADED, Plan
 from hdnn_dist.kernels.cpu.vector_fields import compile_forms, compiled
 from hdnn_dist.kernels.layer_tables import LayerProgram
-from hdnn_dist.propagation.stepper import Gradients, Propagator, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 
 LANES = 32  # the least number of columns in a tile: two vectors of the widest
@@ -71,7 +71,7 @@ class FusedStepper:
         self._schedule = lru_cache(maxsize=None)(self._make_schedule)
         self._compile(portable.dtype)
 
-    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         passes, schedule = self._threads()
@@ -79,24 +79,16 @@ class FusedStepper:
         self.program.record(len(layers), self._row_bytes(x), reverse=False)
         if not self.system.architecture.simultaneous:
             passes.forward(_array(x), _array(y), **about, schedule=schedule)
-            return y, []
+            return Saved(x, y, weights, layers, [])
         every = self.system.store_every
         count = -(-len(layers) // every) if store else 0
         stored = self._room(x.dtype, self._tiles if count else 0, count, len(self._place))
         passes.euler_forward(_array(x), _array(y), stored, every, **about, schedule=schedule)
-        return y, [torch.from_numpy(stored)]
+        return Saved(x, y, weights, layers, [torch.from_numpy(stored)])
 
-    def backward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        grad_y: Tensor,
-        weights: Weights,
-        layers: range,
-        stored: list[Tensor],
-        of_input: bool = True,
-    ) -> Gradients:
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
         """As ``Stepper.backward``."""
+        x, y, weights, layers, stored = saved
         grad_x = torch.empty_like(x if of_input else x[:0], memory_format=torch.contiguous_format)
         grad = Weights(*(torch.from_numpy(np.zeros(part.shape, self._work.dtype)) for part in weights))
         passes, schedule = self._threads()
@@ -120,8 +112,7 @@ class FusedStepper:
             torch.zeros(0, layers.operators, layers.layouts[0].size, dtype=dtype),
             torch.zeros(1, 0 if coupling.layout is None else coupling.layout.size, dtype=dtype),
         )
-        y, stored = self.forward(x, weights, none, store=True)
-        self.backward(x, y, x, weights, none, stored)
+        self.backward(self.forward(x, weights, none, store=True), x)
 
     def _about(self, weights: Weights, layers: range) -> dict[str, Any]:
         """What every pass is told."""

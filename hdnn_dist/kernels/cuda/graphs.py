@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.kernels.layer_tables import LayerProgram
-from hdnn_dist.propagation.stepper import Gradients, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 
 WARM_UPS = 2  # passes before the capture, in which buffers are made and libraries choose their algorithms
@@ -60,7 +60,7 @@ class GraphedStepper:
         self._all = range(len(system.layers))
         self._graphs: dict[tuple[object, ...], Captured] = {}
 
-    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``. Captures the backward pass too, because that is called on a thread of its own."""
         if layers != self._all:
             return self.portable.forward(x, weights, layers, store)
@@ -69,21 +69,13 @@ class GraphedStepper:
             if store:
                 self._backward(x, y, y, weights, stored)
         self._record(1, x, reverse=False)
-        return y, stored
+        return Saved(x, y, weights, layers, stored)
 
-    def backward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        grad_y: Tensor,
-        weights: Weights,
-        layers: range,
-        stored: list[Tensor],
-        of_input: bool = True,
-    ) -> Gradients:
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
         """As ``Stepper.backward``; the gradient of the input comes in any case."""
+        x, y, weights, layers, stored = saved
         if layers != self._all:
-            return self.portable.backward(x, y, grad_y, weights, layers, stored)
+            return self.portable.backward(saved, grad_y)
         with torch.cuda.device_of(x), torch.no_grad():
             graph = self._backward(x, y, grad_y, weights, stored)
             grad_x, blocks, coupling, *drift = graph(x, y, grad_y, *weights, *stored)
@@ -92,14 +84,14 @@ class GraphedStepper:
 
     def _forward(self, x: Tensor, weights: Weights, store: bool) -> Captured:
         def run(x: Tensor, *weights: Tensor) -> list[Tensor]:
-            y, stored = self.portable.forward(x, Weights(*weights), self._all, store)
-            return [y, *stored]
+            saved = self.portable.forward(x, Weights(*weights), self._all, store)
+            return [saved.y, *saved.stored]
 
         return self._captured((x.shape, store), run, [x, *weights], reverse=False)
 
     def _backward(self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, stored: list[Tensor]) -> Captured:
         def run(x: Tensor, y: Tensor, grad_y: Tensor, blocks: Tensor, C: Tensor, *stored: Tensor) -> list[Tensor]:
-            grad = self.portable.backward(x, y, grad_y, Weights(blocks, C), self._all, list(stored))
+            grad = self.portable.backward(Saved(x, y, Weights(blocks, C), self._all, list(stored)), grad_y)
             return [part for part in (grad.x, *grad.weights, grad.drift) if isinstance(part, Tensor)]
 
         return self._captured((x.shape,), run, [x, y, grad_y, *weights, *stored], reverse=True)

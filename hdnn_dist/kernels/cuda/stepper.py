@@ -20,7 +20,7 @@ from torch import Tensor
 from hdnn_dist.kernels.cuda import passes as triton_passes
 from hdnn_dist.kernels.layer_tables import LayerProgram
 from hdnn_dist.propagation.state import drift_of
-from hdnn_dist.propagation.stepper import Gradients, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.propagation.vector_fields import Gradient
 from hdnn_dist.weights.blocks import BlockLayout
@@ -53,26 +53,18 @@ class TritonStepper:
         self._options = {} if INTERPRETED else {"num_warps": WARPS[self._rows]}
         self._compile(portable.dtype)
 
-    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
         if len(layers) == 1:
             return self.portable.forward(x, weights, layers, store)
         self.program.record(len(layers), self.width * x.element_size(), reverse=False)
-        return self._forward(x.contiguous(), weights.blocks, layers), []
+        return Saved(x, self._forward(x.contiguous(), weights.blocks, layers), weights, layers, [])
 
-    def backward(
-        self,
-        x: Tensor,
-        y: Tensor,
-        grad_y: Tensor,
-        weights: Weights,
-        layers: range,
-        stored: list[Tensor],
-        of_input: bool = True,
-    ) -> Gradients:
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
         """As ``Stepper.backward``; the gradient of the input comes in any case."""
+        x, y, weights, layers, _ = saved
         if len(layers) == 1:
-            return self.portable.backward(x, y, grad_y, weights, layers, stored)
+            return self.portable.backward(saved, grad_y)
         self.program.record(len(layers), self.width * x.element_size(), reverse=True)
         rebuilt, grad_x, sums = self._backward(y.contiguous(), grad_y.contiguous(), weights.blocks, layers)
         return Gradients(grad_x, Weights(sums.sum(0), torch.zeros_like(weights.coupling)), drift_of(x, rebuilt))
