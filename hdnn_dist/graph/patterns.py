@@ -96,6 +96,12 @@ class Pattern:
         inside = graph.contains(self.rows, self.columns)
         return Pattern(self.agents, self.rows[inside], self.columns[inside])
 
+    def union(self, other: Pattern) -> Pattern:
+        """The blocks of either, of as many agents."""
+        extra = ~self.contains(other.rows, other.columns)
+        rows, columns = np.append(self.rows, other.rows[extra]), np.append(self.columns, other.columns[extra])
+        return Pattern(self.agents, rows, columns)
+
     def transposed(self) -> Pattern:
         """T^T: agent k reads block i where T_ik = 1."""
         return self._flipped

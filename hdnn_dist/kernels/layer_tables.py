@@ -14,8 +14,6 @@ from hdnn_dist.propagation.state import canonical_rows
 from hdnn_dist.propagation.system import System
 from hdnn_dist.weights.blocks import BlockLayout
 
-COUPLINGS = {"identity": (0.0, 0.0), "canonical": (1.0, 0.0), "block": (1.0, 0.0), "skew": (1.0, -1.0)}  # forth, back
-
 
 class LayerProgram:
     """One kind of layer of a scheme whose agents all live here.
@@ -40,14 +38,12 @@ class LayerProgram:
     def _row(self, half: HalfStep) -> tuple[float, ...]:
         system, field = self.system, half.field
         parts = list(system.rows)
-        forth, back = COUPLINGS[system.coupling.kind]
-        if half.coupled == "CT":
-            forth, back = back, forth
+        forth, back = system.coupling.coefficients(half)
         scale = 1.0 if half.replaces else half.factor * system.step
         bias = self.layout.bias_at(half.bias)
         return (
             parts.index(half.source), parts.index(half.target), half.operator, bias, half.replaces,
-            scale, field.alpha, field.beta, forth, back, system.coupling.damping,
+            scale, *field.coefficients, forth, back, system.coupling.damping,
         )  # fmt: skip
 
     def record(self, layers: int, row_bytes: int, reverse: bool, passes: int = 1) -> None:
@@ -68,9 +64,10 @@ class LayerProgram:
             halo.gather_route.record(2 * row_bytes, 0, 0, layers)
             halo.scatter_route.record((2 if self._rebuilds(half) else 1) * row_bytes, 0, 0, layers)
             return
-        gathers, scatters = int(field.alpha != 0), int(field.beta != 0 or field.gradient)
+        L = field.coefficients
+        gathers, scatters = L.gathers, L.scatters + field.gradient
         if reverse:  # L as in the forward pass, and its adjoint
-            gathers = scatters = gathers + scatters if gathers and scatters else 1
+            gathers = scatters = L.gathers + L.scatters
         halo.gather_route.record(row_bytes, 0, 0, gathers * layers)
         halo.scatter_route.record(row_bytes, 0, 0, scatters * layers)
 
@@ -82,12 +79,10 @@ class LayerProgram:
     def _record_coupling(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
         assert self.system.coupling.layout is not None
         halo = self.system.coupling.layout.halo
-        skew, transposed = self.system.coupling.kind == "skew", half.coupled == "CT"
+        C = self.system.coupling.coefficients(half)
         applied = int(not reverse or self._rebuilds(half))
-        gathers = applied * (skew or not transposed) + reverse * (skew or transposed)
-        scatters = applied * (skew or transposed) + reverse * (skew or not transposed)
-        halo.gather_route.record(row_bytes, 0, 0, gathers * layers)
-        halo.scatter_route.record(row_bytes, 0, 0, scatters * layers)
+        halo.gather_route.record(row_bytes, 0, 0, (applied * C.gathers + reverse * C.scatters) * layers)
+        halo.scatter_route.record(row_bytes, 0, 0, (applied * C.scatters + reverse * C.gathers) * layers)
 
 
 def _canonical_blocks(system: System, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:

@@ -2,10 +2,9 @@
 
     Identity          C = I
     Canonical         C = J1 = [0 -I; I 0] on the two halves of every agent; C^T = -C
-    BlockCoupling     C a block-sparse matrix on the graph: a given J or X, or a trained X
-    SkewCoupling      C = A - A^T with every block of A stored once: a trained J
+    BlockCoupling     C a linear map of blocks on the graph: a given J or X, a trained X, or A - A^T, a trained J
 
-The first two need no message. The others are one more exchange: a gather for C, a scatter-add for C^T.
+The first two need no message. The last is one more exchange: a gather for A, a scatter-add for A^T.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.halo import HaloBuffer
+from hdnn_dist.propagation.linear_map import Coefficients, LinearMap
 from hdnn_dist.propagation.state import canonical_rows
 from hdnn_dist.weights.blocks import BlockLayout
-from hdnn_dist.weights.products import BlockProduct
 
 
 class Coupling(ABC):
@@ -68,75 +66,29 @@ class Canonical(Coupling):
         out.addcmul_(g.index_select(0, self._swap), self._sign, value=-scale)
 
 
-class WeightedCoupling(Coupling):
-    """A coupling with blocks; ``layout`` is theirs, ``width`` the number of columns of f and g."""
+class BlockCoupling(Coupling):
+    """C = L - damping I, with L a linear map of blocks: ``coefficients`` (1, 0) for X, (0, 1) for X^T, (1, -1) for
+    A - A^T; ``width``: columns of f and g.
+    """
 
-    def __init__(self, layout: BlockLayout, width: int, dtype: torch.dtype, damping: float = 0.0) -> None:
-        self.layout = layout
-        self._width, self._dtype, self._damping = width, dtype, damping
-        self._back = layout.halo.buffer(width, dtype)
+    def __init__(
+        self, layout: BlockLayout, coefficients: Coefficients, width: int, dtype: torch.dtype, damping: float = 0.0
+    ) -> None:
+        self._L = LinearMap(layout, coefficients, width, dtype)
+        self._f, self._g = layout.halo.buffer(width, dtype), layout.halo.buffer(width, dtype)
+        self._damping = damping
 
-    def _reader(self) -> tuple[HaloBuffer, BlockProduct]:
-        """Buffers to read rows with; the blocks that were read last stay in them for ``accumulate``."""
-        field = self.layout.halo.buffer(self._width, self._dtype)
-        return field, BlockProduct(self.layout, self._width, self._width, self._dtype)
+    def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
+        self._f.local.copy_(f)
+        self._damp(target.add_(self._L.apply(at, self._f), alpha=scale), f, scale)
 
-    def _apply(self, reader: tuple[HaloBuffer, BlockProduct], rows: Tensor, at: Sequence[Tensor]) -> Tensor:
-        """Blocks times rows: a gather and a product."""
-        field, product = reader
-        field.local.copy_(rows)
-        field.gather()
-        return self.layout.ungrouped(product.apply(at, field.data))
+    def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
+        self._g.local.copy_(g)
+        self._damp(torch.mul(self._L.adjoint(at, self._g), scale, out=out), g, scale)
 
-    def _adjoint(self, reader: tuple[HaloBuffer, BlockProduct], rows: Tensor, at: Sequence[Tensor]) -> Tensor:
-        """Transposed blocks times rows: a product and a scatter-add."""
-        reader[1].adjoint(at, self.layout.grouped(rows), self._back.data)
-        self._back.scatter_add()
-        return self._back.local
+    def accumulate(self, grad: Sequence[Tensor], f: Tensor, g: Tensor, scale: float) -> None:
+        self._L.accumulate(grad, self._f, self._g, scale)
 
     def _damp(self, result: Tensor, rows: Tensor, scale: float) -> None:
         if self._damping:
             result.add_(rows, alpha=-scale * self._damping)
-
-
-class BlockCoupling(WeightedCoupling):
-    """C = X - damping I, or C = X^T, for a block-sparse X whose rows lie with their agents."""
-
-    def __init__(
-        self, layout: BlockLayout, width: int, dtype: torch.dtype, transposed: bool = False, damping: float = 0.0
-    ) -> None:
-        super().__init__(layout, width, dtype, damping)
-        self._transposed = transposed
-        self._read = self._reader()
-
-    def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
-        move = self._adjoint if self._transposed else self._apply
-        self._damp(target.add_(move(self._read, f, at), alpha=scale), f, scale)
-
-    def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
-        move = self._apply if self._transposed else self._adjoint
-        self._damp(torch.mul(move(self._read, g, at), scale, out=out), g, scale)
-
-    def accumulate(self, grad: Sequence[Tensor], f: Tensor, g: Tensor, scale: float) -> None:
-        own = f if self._transposed else g  # the other one is what X was applied to, and has been read
-        self._read[1].accumulate(grad, self.layout.grouped(own), slice(None), scale)
-
-
-class SkewCoupling(WeightedCoupling):
-    """C = A - A^T - damping I."""
-
-    def __init__(self, layout: BlockLayout, width: int, dtype: torch.dtype, damping: float = 0.0) -> None:
-        super().__init__(layout, width, dtype, damping)
-        self._read_f, self._read_g = self._reader(), self._reader()
-
-    def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
-        target.sub_(self._adjoint(self._read_f, f, at), alpha=scale)
-        self._damp(target.add_(self._apply(self._read_f, f, at), alpha=scale), f, scale)
-
-    def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
-        torch.mul(self._adjoint(self._read_g, g, at), scale, out=out)
-        self._damp(out.sub_(self._apply(self._read_g, g, at), alpha=scale), g, scale)
-
-    def accumulate(self, grad: Sequence[Tensor], f: Tensor, g: Tensor, scale: float) -> None:
-        self._read_f[1].accumulate(grad, self.layout.grouped(g), slice(None), scale)
-        self._read_g[1].accumulate(grad, self.layout.grouped(f), slice(None), -scale)

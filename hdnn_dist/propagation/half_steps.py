@@ -9,7 +9,7 @@ import torch
 
 from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.propagation.architectures import HalfStep
-from hdnn_dist.propagation.couplings import BlockCoupling, Canonical, Coupling, Identity, SkewCoupling
+from hdnn_dist.propagation.couplings import BlockCoupling, Canonical, Coupling, Identity
 from hdnn_dist.propagation.system import System
 from hdnn_dist.propagation.vector_fields import VectorField
 
@@ -47,13 +47,11 @@ class HalfSteps:
         return Stage(half, field, self._coupling(half), 1.0 if half.replaces else half.factor * self._system.step)
 
     def _coupling(self, half: HalfStep) -> Coupling:
-        plan = self._system.coupling
-        like = torch.empty((), dtype=self._dtype, device=self._layout.device)
-        if half.coupled is None or plan.kind == "identity":
+        spec = self._system.coupling
+        if half.coupled is None or spec.kind == "identity":
             return Identity()
-        if plan.kind == "canonical":
-            return Canonical(self._system.features, like, plan.damping)
-        layout = plan.layouts[self._number]
-        if plan.kind == "skew":
-            return SkewCoupling(layout, self._width, self._dtype, plan.damping)
-        return BlockCoupling(layout, self._width, self._dtype, half.coupled == "CT", plan.damping)
+        if spec.kind == "canonical":
+            like = torch.empty((), dtype=self._dtype, device=self._layout.device)
+            return Canonical(self._system.features, like, spec.damping)
+        layout = spec.layouts[self._number]
+        return BlockCoupling(layout, spec.coefficients(half), self._width, self._dtype, spec.damping)

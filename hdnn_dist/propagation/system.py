@@ -10,9 +10,13 @@ from torch import Tensor
 
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.architectures import Architecture, HalfStep
+from hdnn_dist.propagation.linear_map import Coefficients
 from hdnn_dist.propagation.vector_fields import Blocks
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers, LayerViews
+
+NO_MAP = Coefficients(0.0, 0.0)
+BLOCK_MAPS = {"canonical": Coefficients(1.0, 0.0), "block": Coefficients(1.0, 0.0), "skew": Coefficients(1.0, -1.0)}
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class CouplingSpec:
     layouts: tuple[BlockLayout, ...] = ()
     damping: float = 0.0
     trained: bool = False
+
+    def coefficients(self, half: HalfStep) -> Coefficients:
+        """Of the linear map of its blocks, as it stands in a half-step: X, X^T, A - A^T or none."""
+        own = BLOCK_MAPS.get(self.kind, NO_MAP)
+        return own.transposed if half.coupled == "CT" else own
 
     @property
     def layout(self) -> BlockLayout | None:

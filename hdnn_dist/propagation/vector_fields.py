@@ -1,12 +1,14 @@
-"""The forms that a half-step's F takes, each with its exchange, its reverse and its tangent.
+"""The vector fields F of half-steps, each with its exchange, its reverse and its tangent.
 
     Gradient    F(x) = K^T s(K x + b)       the gradient of a Hamiltonian: H1, H2, MS3
     Direct      F(x) = s(K x + b)           MS1's first half-step, the MLP
     Transposed  F(x) = s(-K^T x + b)        MS1's second half-step, with the K of the first
     Skew        F(x) = s((U - U^T) x + b)   MS2: every block of the skew matrix is stored once
 
-Legend: z = K x_hat + b with x_hat the blocks an agent reads, s = s(z), f = F(x); in reverse u is the gradient that
-enters, q = s'(z) times what u gives there, v = dF^T u the gradient that leaves. u, f and v are (local rows, width).
+A field answers from what it is, without a name: which blocks it reads, how it stretches.
+
+Legend: z = L x + b with L = alpha K + beta K^T, s = s(z), f = F(x); in reverse u is the gradient that enters, q = s'(z)
+times what u gives there, v = dF^T u the gradient that leaves. u, f and v are (local rows, width).
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import HaloBuffer
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.propagation.activations import Activation
+from hdnn_dist.propagation.linear_map import Coefficients, LinearMap
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
+
+PLAIN = Coefficients(1.0, 0.0)  # L = K
 
 
 class Blocks(NamedTuple):
@@ -40,13 +46,22 @@ class Blocks(NamedTuple):
 class VectorField(ABC):
     """F for one layout and width. What it returns lives in its buffers, and is valid until its next call.
 
-    ``source_width``: columns of the field that ``reverse`` reads x from, in its first ``width`` columns.
-    ``alpha``, ``beta``: of L = alpha K + beta K^T in F(x) = s(L x + b); ``gradient``: whether K^T follows.
+    ``coefficients``: of L; ``gradient``: whether F(x) = K^T s(K x + b), with L = K, and not s(L x + b).
+    ``source_width``: columns of the buffer that ``reverse`` reads x from, in its first ``width`` columns.
+
+    A field of another kind than these two overrides the passes, and ``patterns`` and ``lipschitz`` with them; kernels
+    that know only these two leave it to the portable pass, see ``in_closed_form``.
     """
 
-    doubled = False
-    gradient = False
-    alpha, beta = 1.0, 0.0
+    coefficients: ClassVar[Coefficients] = PLAIN
+    gradient: ClassVar[bool] = False
+    doubled: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if cls.gradient and cls.coefficients != PLAIN:
+            raise TypeError(
+                f"{cls.__name__} is a gradient, K^T s(K x + b): it takes no coefficients, not {cls.coefficients}"
+            )
 
     def __init__(self, layout: BlockLayout, activation: Activation, width: int, dtype: torch.dtype) -> None:
         self.layout = layout
@@ -54,35 +69,49 @@ class VectorField(ABC):
         self.width = width
         self.dtype = dtype
 
+    @classmethod
+    def in_closed_form(cls) -> bool:
+        """Whether ``coefficients`` and ``gradient`` say all of it, so that a kernel can compute it from them."""
+        family = Gradient if cls.gradient else Pointwise
+        return all(getattr(cls, name) is getattr(family, name) for name in ("forward", "reverse", "tangent"))
+
+    @classmethod
+    def patterns(cls, T: Pattern) -> list[Pattern]:
+        """What a set of agents passes one after the other on its way through dF, with K in blkSparse(T)."""
+        reads = cls.coefficients.pattern(T)
+        return [reads, reads.transposed()] if cls.gradient else [reads]
+
+    @classmethod
+    def lipschitz(cls, norm: float, slope: float) -> float:
+        """A Lipschitz constant of F, for ||L|| = ``norm`` and |s'| <= ``slope``."""
+        return slope * (norm**2 if cls.gradient else norm)
+
     @property
     def source_width(self) -> int:
         return 2 * self.width if self.doubled else self.width
 
     @abstractmethod
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
-        """f = F(x); x has ``width`` columns, its local rows are read."""
+        """f = F(x), (local rows, width); x has ``width`` columns, its local rows are read."""
 
     def entering(self, x: HaloBuffer) -> Tensor:
-        """Where u, or dx, has to stand when ``reverse``, or ``tangent``, is called for the state in x."""
+        """Where u, or dx, (local rows, width), has to stand when ``reverse``, or ``tangent``, is called for x."""
         return x.local[:, self.width :] if self.doubled else self._entering.local
 
     @abstractmethod
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
-        """(f if ``rebuild``, v), adding to ``grad``; x has ``source_width`` columns."""
+        """(f if ``rebuild``, v), (local rows, width) each, adding to ``grad``; x has ``source_width`` columns."""
 
     @abstractmethod
     def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
-        """(f, dF dx); x has ``source_width`` columns."""
+        """(f, dF dx), (local rows, width) each; x has ``source_width`` columns."""
 
     @cached_property
     def _entering(self) -> HaloBuffer:
-        return self._field(self.width)
+        return self._buffer(self.width)
 
-    def _field(self, width: int) -> HaloBuffer:
+    def _buffer(self, width: int) -> HaloBuffer:
         return self.layout.halo.buffer(width, self.dtype)
-
-    def _product(self, width: int, returned: int) -> BlockProduct:
-        return BlockProduct(self.layout, width, returned, self.dtype)
 
 
 class Gradient(VectorField):
@@ -127,114 +156,61 @@ class Gradient(VectorField):
 
     @cached_property
     def _forward(self) -> tuple[BlockProduct, HaloBuffer]:
-        return self._product(self.width, self.width), self._field(self.width)
+        return self._product(self.width, self.width), self._buffer(self.width)
 
     @cached_property
     def _both(self) -> tuple[BlockProduct, HaloBuffer]:
-        return self._product(2 * self.width, 2 * self.width), self._field(2 * self.width)
+        return self._product(2 * self.width, 2 * self.width), self._buffer(2 * self.width)
 
     @cached_property
     def _second(self) -> tuple[BlockProduct, HaloBuffer]:
-        return self._product(2 * self.width, self.width), self._field(self.width)
+        return self._product(2 * self.width, self.width), self._buffer(self.width)
+
+    def _product(self, width: int, returned: int) -> BlockProduct:
+        return BlockProduct(self.layout, width, returned, self.dtype)
 
 
 class Pointwise(VectorField):
-    """s(A x + b) for a linear A: everything but A itself."""
+    """s(L x + b)."""
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
-        z = self._linear(at, x).add_(self._bias(at))
+        z = self._L.apply(at.K, x).add_(self._bias(at))
         self.activation.apply_(z)
         return z
 
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
-        s, q = self._linear(at, x).add(self._bias(at)), self._entering.local
-        self.activation.both_(s, q)
-        grad.b.add_(self.layout.grouped(q.sum(1, keepdim=True)))
-        return s, self._adjoint(at, x, self._entering, grad)
+        s, q = self._L.apply(at.K, x).add(self._bias(at)), self._entering
+        self.activation.both_(s, q.local)
+        grad.b.add_(self.layout.grouped(q.local.sum(1, keepdim=True)))
+        v = self._L.adjoint(at.K, q)
+        self._L.accumulate(grad.K, x, q)
+        return s, v
 
     def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
-        response = self._linear(at, self._entering).clone()
-        s = self._linear(at, x).add(self._bias(at))
+        response = self._L.apply(at.K, self._entering).clone()
+        s = self._L.apply(at.K, x).add(self._bias(at))
         self.activation.both_(s, response)
         return s, response
 
     def _bias(self, at: Blocks) -> Tensor:
         return self.layout.ungrouped(at.b)
 
-    @abstractmethod
-    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
-        """A x, (local rows, width), in a buffer of its own."""
-
-    @abstractmethod
-    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
-        """A^T q, adding the gradient of K by A to ``grad``; x is as ``_linear`` left it."""
-
     @cached_property
-    def _leaving(self) -> HaloBuffer:
-        return self._field(self.width)
-
-    @cached_property
-    def _x_product(self) -> BlockProduct:
-        return self._product(self.width, self.width)
-
-    @cached_property
-    def _q_product(self) -> BlockProduct:
-        return self._product(self.width, self.width)
+    def _L(self) -> LinearMap:
+        return LinearMap(self.layout, self.coefficients, self.width, self.dtype)
 
 
 class Direct(Pointwise):
-    """A = K: gather, product."""
-
-    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
-        x.gather()
-        return self.layout.ungrouped(self._x_product.apply(at.K, x.data))
-
-    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
-        grouped = self.layout.grouped(q.local)
-        self._x_product.accumulate(grad.K, grouped, slice(None))
-        self._x_product.adjoint(at.K, grouped, self._leaving.data)
-        self._leaving.scatter_add()
-        return self._leaving.local
+    """s(K x + b)."""
 
 
 class Transposed(Pointwise):
-    """A = -K^T: partial products go to the agents whose blocks K reads."""
+    """s(-K^T x + b)."""
 
-    alpha, beta = 0.0, -1.0
-
-    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
-        self._x_product.adjoint(at.K, self.layout.grouped(x.local), self._leaving.data)
-        self._leaving.scatter_add()
-        return self._leaving.local.neg_()
-
-    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
-        q.gather()
-        v = self._q_product.apply(at.K, q.data)
-        self._q_product.accumulate(grad.K, self.layout.grouped(x.local), slice(None), scale=-1.0)
-        return self.layout.ungrouped(v).neg_()
+    coefficients = Coefficients(0.0, -1.0)
 
 
 class Skew(Pointwise):
-    """A = U - U^T, where U holds each block of the skew matrix once; A^T = -A."""
+    """s((U - U^T) x + b), where U holds each block of the skew matrix once."""
 
-    alpha, beta = 1.0, -1.0
-
-    def _linear(self, at: Blocks, x: HaloBuffer) -> Tensor:
-        return self._skew(at, x, self._x_product)
-
-    def _adjoint(self, at: Blocks, x: HaloBuffer, q: HaloBuffer, grad: Blocks) -> Tensor:
-        v = self._skew(at, q, self._q_product).neg_()
-        self._x_product.accumulate(grad.K, self.layout.grouped(q.local), slice(None))
-        self._q_product.accumulate(grad.K, self.layout.grouped(x.local), slice(None), scale=-1.0)
-        return v
-
-    def _skew(self, at: Blocks, x: HaloBuffer, product: BlockProduct) -> Tensor:
-        x.gather()
-        product.adjoint(at.K, self.layout.grouped(x.local), self._leaving.data)
-        self._leaving.scatter_add()
-        ahead = self.layout.ungrouped(product.apply(at.K, x.data))
-        return torch.sub(ahead, self._leaving.local, out=self._difference)
-
-    @cached_property
-    def _difference(self) -> Tensor:
-        return torch.empty_like(self._leaving.local)
+    coefficients = Coefficients(1.0, -1.0)

@@ -75,11 +75,11 @@ class CompiledGradient(Compiled, Gradient):
 
     @cached_property
     def _result(self) -> HaloBuffer:
-        return self._field(self.width)
+        return self._buffer(self.width)
 
     @cached_property
     def _results(self) -> HaloBuffer:
-        return self._field(2 * self.width)
+        return self._buffer(2 * self.width)
 
     @cached_property
     def _parts(self) -> list[Tensor]:
@@ -103,24 +103,24 @@ class CompiledPointwise(Compiled):
         q, v, G = self._entering, self._leaving, grad.flat.numpy()
         SERIAL.local_slope(self._tables, G, self.layout.bias_at(at.bias), self._code, self._linear_rows(at, x),
                            self._returned, q.local.numpy())  # fmt: skip
-        if self.beta:
+        if self.coefficients.beta:
             q.gather()
-        SERIAL.local_adjoint(self._tables, at.flat.numpy(), G, self.alpha, self.beta, x.data.numpy(), q.data.numpy(),
+        SERIAL.local_adjoint(self._tables, at.flat.numpy(), G, *self.coefficients, x.data.numpy(), q.data.numpy(),
                              v.data.numpy())  # fmt: skip
-        if self.alpha:
+        if self.coefficients.alpha:
             v.scatter_add()
         return self._s, v.local
 
     def _linear_rows(self, at: Blocks, x: HaloBuffer) -> np.ndarray:
         """alpha K x + b; what comes back of beta K^T x stands in ``_returned``."""
         w, s = self._leaving, self._s.numpy()
-        if self.alpha:
+        if self.coefficients.alpha:
             x.gather()
-        if self.beta:
+        if self.coefficients.beta:
             w.data.zero_()
-        SERIAL.local_linear(self._tables, at.flat.numpy(), self.layout.bias_at(at.bias), self.alpha, self.beta,
+        SERIAL.local_linear(self._tables, at.flat.numpy(), self.layout.bias_at(at.bias), *self.coefficients,
                             x.data.numpy(), s, w.data.numpy())  # fmt: skip
-        if self.beta:
+        if self.coefficients.beta:
             w.scatter_add()
         return s
 
@@ -131,7 +131,11 @@ class CompiledPointwise(Compiled):
     @cached_property
     def _returned(self) -> np.ndarray:
         """Those rows; none where nothing is returned."""
-        return self._leaving.local.numpy() if self.beta else np.empty((0, self.width), dtype=self._s.numpy().dtype)
+        return (
+            self._leaving.local.numpy()
+            if self.coefficients.beta
+            else np.empty((0, self.width), dtype=self._s.numpy().dtype)
+        )
 
 
 class CompiledDirect(CompiledPointwise, Direct):
