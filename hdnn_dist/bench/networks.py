@@ -29,7 +29,10 @@ def fixed_pair(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, 
 
 
 def training_step(module: nn.Module, x: Tensor, g: Tensor) -> Callable[[], None]:
-    """A function that runs one pass forward and one back, from the gradient ``g`` of the output."""
+    """A function that runs one pass forward and one back, from the gradient ``g`` of the output.
+
+    ``x`` and ``g`` have the same shape, whichever the module takes.
+    """
     parameters = list(module.parameters())
 
     def step() -> None:
@@ -46,5 +49,5 @@ def halves_first(x: Tensor, agents: int) -> Tensor:
 
 
 def agents_first(y: Tensor, agents: int) -> Tensor:
-    """The inverse of ``halves_first``."""
+    """(batch, n): the inverse of ``halves_first``."""
     return y.view(len(y), 2, agents, -1).transpose(1, 2).reshape(y.shape)

@@ -101,7 +101,7 @@ def local_features(table: Values, index: Index) -> Values:
 
 
 def shuffled(samples: int, seed: int, epoch: int) -> Index:
-    """The order of all samples in one epoch, of which ``batches`` are consecutive pieces."""
+    """(samples,): the order of all samples in one epoch, of which ``batches`` are consecutive pieces."""
     _at_least(1, samples, "the number of samples")
     _at_least(0, epoch, "the epoch")
     key = np.array([seed_number(seed), epoch], dtype=np.uint64)
@@ -109,7 +109,7 @@ def shuffled(samples: int, seed: int, epoch: int) -> Index:
 
 
 def batches(samples: int, batch_size: int, seed: int, epoch: int) -> Iterator[Index]:
-    """Shuffled batches of sample indices for one epoch, the same on every rank; the last may be short.
+    """Shuffled sample indices of one epoch, the same on every rank: (batch_size,) each, the last may be short.
 
     Raises ValueError, when called, for a batch size, number of samples, seed or epoch out of range.
     """

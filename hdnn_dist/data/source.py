@@ -51,7 +51,7 @@ class Request:
     samples, noise: as in Description, the defaults already filled in.
     seed: decides the samples, their order and which are for test, the same on every rank.
     root: folder of files; sources that make or ship their data do not look at it.
-    columns: int64, the columns of the data set that this rank needs, in this order.
+    columns: int64 (columns,), those of the data set that this rank needs, in this order.
     labels: whether it needs the labels.
     """
 

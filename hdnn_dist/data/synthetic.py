@@ -25,22 +25,19 @@ Points = npt.NDArray[np.float64]
 
 
 def swiss_roll(points: int, label: int) -> Points:
-    """One spiral a class, two turns each: radius 0 to 1 (class 0) and 0.2 to 1.2 (class 1).
-
-    Returns ``points`` points of class ``label``, (points, 2); so do the next two functions.
-    """
+    """(points, 2), of class ``label``: one spiral, two turns, radius 0 to 1 (class 0) or 0.2 to 1.2 (class 1)."""
     angle = np.linspace(0, 4 * math.pi, points)
     return _polar(angle / (4 * math.pi) + 0.2 * label, angle)
 
 
 def double_circles(points: int, label: int) -> Points:
-    """Two circles a class, radii 1 and 3 (class 0), 2 and 4 (class 1), each gone round twice."""
+    """(points, 2): two circles a class, radii 1 and 3 (class 0), 2 and 4 (class 1), each gone round twice."""
     inner, outer = (np.linspace(0, 4 * math.pi, n, endpoint=False) for n in _two_parts(points))
     return np.concatenate([_polar(1.0 + label, inner), _polar(3.0 + label, outer)])
 
 
 def double_moons(points: int, label: int) -> Points:
-    """Four half circles of radius 1 in a row, each hooked into the next.
+    """(points, 2): four half circles of radius 1 in a row, each hooked into the next.
 
     Class 0 opens downwards, centres (0, 0) and (2, 0); class 1 opens upwards, centres (1, 0.5) and (3, 0.5).
     """
@@ -53,7 +50,7 @@ def double_moons(points: int, label: int) -> Points:
 class Synthetic:
     """A source that makes its points: half of them of either class, every second one of a class for test.
 
-    curve: ``points`` points of a class, without noise. noise: the default width.
+    curve: from ``points`` and ``label`` the points of a class, (points, 2), without noise. noise: the default width.
     """
 
     name: str

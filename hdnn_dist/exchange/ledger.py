@@ -22,7 +22,7 @@ class OffGraphError(ValueError):
 
 @dataclass(frozen=True)
 class Traffic:
-    """Messages and bytes sent by the agents of one rank; ``edge_bytes`` is indexed like ``graph.edges``."""
+    """Messages and bytes sent by the agents of one rank; ``edge_bytes``: (edges,), in the order of ``graph.edges``."""
 
     messages: int
     bytes: int
@@ -31,13 +31,13 @@ class Traffic:
     wire_bytes: int
 
     def vector(self) -> np.ndarray:
-        """All counts as one float64 vector, so that they can be summed along a tree."""
+        """All counts as one float64 vector (4 + edges,), so that they can be summed along a tree."""
         counts = [self.messages, self.bytes, self.wire_messages, self.wire_bytes]
         return np.concatenate([np.array(counts, dtype=np.float64), self.edge_bytes])
 
     @staticmethod
     def from_vector(vector: np.ndarray) -> Traffic:
-        """The inverse of ``vector``."""
+        """The inverse of ``vector``, from (4 + edges,)."""
         messages, bytes_, wire_messages, wire_bytes = (int(count) for count in vector[:4])
         return Traffic(messages, bytes_, vector[4:].astype(np.int64), wire_messages, wire_bytes)
 
@@ -51,8 +51,8 @@ class Traffic:
 class Route:
     """One direction of one exchange: which agents send how many rows to which agents.
 
-    ``edges``, ``rows``: what the agents of this rank send; ``peers``: the ranks that it is exchanged with, each
-    with one of the (sender, receiver) pairs, for messages to people.
+    ``edges``: (messages, 2) sender and receiver, ``rows``: (messages,) how many, of what the agents of this rank send;
+    ``peers``: the ranks that it is exchanged with, each with one of the pairs, for messages to people.
     Made by ``Ledger.route`` only, so that no exchange exists which the ledger has not checked.
     """
 
@@ -72,7 +72,7 @@ class Route:
         return self._exchanges.total() if len(self.edges) else 0
 
     def edge_bytes(self) -> np.ndarray:
-        """Bytes sent so far along each of ``edges``."""
+        """(messages,): bytes sent so far along each of ``edges``."""
         return self.rows * sum(row_bytes * times for (row_bytes, _, _), times in self._exchanges.items())
 
     @property

@@ -18,7 +18,7 @@ METHODS = ("auto", "metis", "contiguous")
 class Agents:
     """The agents of a graph, spread over the ranks of a world.
 
-    ``owner``: (agents,) the rank of each agent; ``local``: the agents of this rank, ascending.
+    ``owner``: (agents,) the rank of each agent; ``local``: (local agents,), those of this rank, ascending.
     The ledger sees every message that they send.
     """
 
@@ -30,7 +30,7 @@ class Agents:
         self.ledger = Ledger(graph, owner, world.rank)
 
     def neighbours(self, agent: int) -> np.ndarray:
-        """The graph neighbours of an agent, ascending, without itself."""
+        """(degree,): the graph neighbours of an agent, ascending, without itself."""
         return self.graph.neighbours(agent)
 
     def owns(self, agent: int) -> bool:

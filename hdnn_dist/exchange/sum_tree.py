@@ -46,7 +46,7 @@ class SumTree:
         self._buffers = lru_cache(maxsize=CACHED_WIDTHS)(self._make_buffers)
 
     def part_of(self, agents: np.ndarray) -> np.ndarray:
-        """The row of ``values`` to which each of these local members belongs."""
+        """(n,) -> (n,): the row of ``values`` to which each of these local members belongs."""
         return np.searchsorted(self._parts, self._component[agents])
 
     @cached_property
@@ -55,20 +55,20 @@ class SumTree:
         return int(self.part_of(np.array([self.root]))[0])
 
     def reduce(self, values: Tensor) -> None:
-        """Add every row into the row of the root, in place; the other rows are left with partial sums."""
+        """Add every row of (parts, width) into the row of the root, in place; the others are left with partial sums."""
         self._up.record(values.shape[1] * values.element_size(), 0, 0)
         buffers = self._buffers(values.shape[1], values.dtype)
         for level, buffer in zip(reversed(self._levels), reversed(buffers), strict=True):
             level.reduce(buffer, values)
 
     def broadcast(self, values: Tensor) -> None:
-        """Copy the row of the root into every row, in place."""
+        """Copy the row of the root into every row of (parts, width), in place."""
         self._down.record(values.shape[1] * values.element_size(), 0, 0)
         for level, buffer in zip(self._levels, self._buffers(values.shape[1], values.dtype), strict=True):
             level.broadcast(buffer, values)
 
     def spread(self, vector: Tensor) -> Tensor:
-        """(parts, width): the root's vector in every row, on every rank; others give room for one."""
+        """(width,) -> (parts, width): the root's vector in every row, on every rank; others give room for one."""
         values = vector.expand(self.parts, -1)
         if self._levels:
             values = values.contiguous()
@@ -76,7 +76,7 @@ class SumTree:
         return values
 
     def sum(self, vector: Tensor) -> Tensor:
-        """The sum of one vector per rank, on every rank."""
+        """The sum of one tensor per rank, on every rank; all have the same shape, and so has the sum."""
         if not self._levels and self.parts == 1:
             for route in (self._up, self._down):
                 route.record(vector.numel() * vector.element_size(), 0, 0)

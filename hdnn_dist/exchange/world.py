@@ -18,7 +18,8 @@ class TransportError(RuntimeError):
 class Channel(ABC):
     """A fixed exchange between fixed buffers, made once and used in every layer of every step.
 
-    ``sends`` and ``receives`` map a peer rank to a contiguous view of the buffer that is sent to it or filled by it.
+    ``sends`` and ``receives`` map a peer rank to a contiguous view (rows, width) of the buffer that is sent to it
+    or filled by it.
     """
 
     def __init__(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> None:
@@ -63,7 +64,7 @@ class World(ABC):
 
     @abstractmethod
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
-        """A channel of this transport. Never name this rank itself as a peer."""
+        """A channel of this transport between views (rows, width). Never name this rank itself as a peer."""
 
     def close(self) -> None:  # noqa: B027  most transports hold nothing
         """Leave the world. Idempotent."""

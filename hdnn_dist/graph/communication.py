@@ -70,7 +70,7 @@ class CommunicationGraph:
 
     @classmethod
     def from_edges(cls, edges: Pairs, agents: int | None = None) -> CommunicationGraph:
-        """The graph of these edges; without ``agents``, the largest number in them decides."""
+        """The graph of these edges (E, 2); without ``agents``, the largest number in them decides."""
         pairs = pair_array(edges, "edge")
         if agents is None and not len(pairs):
             raise ValueError("no edges and no number of agents; for a graph of one agent give agents=1")
@@ -184,7 +184,7 @@ class CommunicationGraph:
         return nx.freeze(graph)
 
     def neighbours(self, agent: int) -> IntArray:
-        """The neighbours of an agent, ascending, without itself (read-only)."""
+        """(degree,): the neighbours of an agent, ascending, without itself (read-only)."""
         indptr, neighbours = self._adjacency
         return neighbours[slice_of(indptr, agent)]
 
@@ -208,7 +208,7 @@ class CommunicationGraph:
         return bool(self.contains(i, k))
 
     def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray:
-        """Whether S_ik = 1, for arrays that broadcast together; False for an agent that does not exist."""
+        """Whether S_ik = 1, elementwise for arrays that broadcast together; False for an agent that does not exist."""
         one, other = agent_array(i), agent_array(k)
         low, high = np.minimum(one, other), np.maximum(one, other)
         itself = (low == high) & (low >= 0) & (high < self.agents)

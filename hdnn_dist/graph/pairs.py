@@ -34,7 +34,7 @@ def agent_count(agents: int) -> int:
 
 
 def agent_array(agents: ArrayLike) -> IntArray:
-    """Agent numbers as int64; ValueError if they are not integers."""
+    """Agent numbers as int64, of the same shape; ValueError if they are not integers."""
     array = np.asarray(agents)
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"agent numbers have type {array.dtype}, expected integers counted from 0")
@@ -55,7 +55,7 @@ def pair_array(pairs: Pairs, what: str) -> IntArray:
 
 
 def check_range(agents: int, pairs: IntArray, what: str) -> None:
-    """Raise PairError at the first pair that names an agent outside 0..agents-1."""
+    """Raise PairError at the first of ``pairs`` (E, 2) that names an agent outside 0..agents-1."""
     wrong = np.flatnonzero(((pairs < 0) | (pairs >= agents)).any(axis=1))
     if len(wrong):
         raise PairError(
@@ -66,7 +66,7 @@ def check_range(agents: int, pairs: IntArray, what: str) -> None:
 
 
 def check_distinct(agents: int, pairs: IntArray, what: str) -> None:
-    """Raise PairError at the first pair that an earlier one repeats."""
+    """Raise PairError at the first of ``pairs`` (E, 2) that repeats an earlier one."""
     keys = pairs[:, 0] * agents + pairs[:, 1]
     order = np.argsort(keys, kind="stable")
     repeats = order[1:][keys[order[1:]] == keys[order[:-1]]]
@@ -104,7 +104,7 @@ def _check_connected(agents: int, pairs: IntArray) -> None:
 
 
 def find_pairs(keys: IntArray, agents: int, i: ArrayLike, k: ArrayLike) -> BoolArray:
-    """Whether (i, k) is among the pairs with the sorted ``keys`` i * agents + k."""
+    """Whether (i, k), elementwise, is among the pairs with the sorted ``keys`` (E,), which are i * agents + k."""
     rows, columns = np.broadcast_arrays(agent_array(i), agent_array(k))
     inside = (rows >= 0) & (rows < agents) & (columns >= 0) & (columns < agents)
     key = np.where(inside, rows * agents + columns, -1)
@@ -112,23 +112,26 @@ def find_pairs(keys: IntArray, agents: int, i: ArrayLike, k: ArrayLike) -> BoolA
 
 
 def row_starts(agents: int, rows: IntArray) -> IntArray:
-    """(agents + 1,): where each row begins in sorted ``rows``, and the end."""
+    """(agents + 1,): where each row begins in sorted ``rows`` (E,), and the end."""
     return read_only(np.searchsorted(rows, np.arange(agents + 1)).astype(np.int64))
 
 
 def slice_of(indptr: IntArray, agent: int) -> slice:
-    """The part of a row; ValueError if there is no such agent (a negative number would give an empty row)."""
+    """The part of a row, from ``indptr`` (agents + 1,); ValueError if there is no such agent.
+
+    Without that, a negative number would give an empty row.
+    """
     if not 0 <= agent < len(indptr) - 1:
         raise ValueError(f"there is no agent {agent}, expected 0..{len(indptr) - 2}")
     return slice(int(indptr[agent]), int(indptr[agent + 1]))
 
 
 def read_only(array: IntArray) -> IntArray:
-    """The same array, no longer writeable."""
+    """The same array, of any shape, no longer writeable."""
     array.setflags(write=False)
     return array
 
 
 def pair_text(pair: IntArray) -> str:
-    """``(i, k)``, for messages."""
+    """``(i, k)`` of a pair (2,), for messages."""
     return f"({pair[0]}, {pair[1]})"

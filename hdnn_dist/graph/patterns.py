@@ -36,14 +36,16 @@ class Neighbourhood(Protocol):
     @property
     def agents(self) -> int: ...
 
-    def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray: ...
+    def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray:
+        """As ``Pattern.contains``."""
+        ...
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Pattern:
     """An ``agents`` x ``agents`` 0/1 block pattern T, as its non-zero pairs.
 
-    ``rows``, ``columns``: read-only int64 arrays of one length, sorted by (row, column), in any order when given:
+    ``rows``, ``columns``: read-only int64 (blocks,), sorted by (row, column), in any order when given:
     agent ``rows[e]`` reads block ``columns[e]``. ValueError on a pair out of range or given twice.
     """
 
@@ -63,7 +65,7 @@ class Pattern:
 
     @classmethod
     def from_pairs(cls, agents: int, pairs: Pairs) -> Pattern:
-        """The pattern of ``pairs`` (i, k): agent i reads block k."""
+        """The pattern of ``pairs`` (blocks, 2), i and k in a row: agent i reads block k."""
         array = pair_array(pairs, "block")
         return cls(agents, array[:, 0], array[:, 1])
 
@@ -84,11 +86,11 @@ class Pattern:
         return row_starts(self.agents, self.rows)
 
     def reads(self, agent: int) -> IntArray:
-        """The blocks that an agent reads, ascending, its own included where T_ii = 1."""
+        """(blocks of the agent,): those that it reads, ascending, its own included where T_ii = 1."""
         return self.columns[slice_of(self.indptr, agent)]
 
     def readers(self, block: int) -> IntArray:
-        """The agents that read a block, ascending."""
+        """(readers,): the agents that read a block, ascending."""
         return self._flipped.reads(block)
 
     def within(self, graph: Neighbourhood) -> Pattern:
@@ -113,16 +115,16 @@ class Pattern:
         return dense
 
     def mask(self, row_sizes: ArrayLike, column_sizes: ArrayLike | None = None) -> BoolArray:
-        """T entry by entry: block (i, k) has row_sizes[i] rows and column_sizes[k] columns.
+        """T entry by entry, (rows, columns) of all blocks: block (i, k) has row_sizes[i] rows, column_sizes[k] columns.
 
-        Sizes are one number for all agents or one for each; columns have the sizes of rows unless given.
+        Sizes are a scalar, for all agents, or (agents,); columns have the sizes of rows unless given.
         """
         rows = _block_sizes(self.agents, row_sizes)
         columns = rows if column_sizes is None else _block_sizes(self.agents, column_sizes)
         return np.repeat(np.repeat(self.matrix(), rows, axis=0), columns, axis=1)
 
     def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray:
-        """Whether T_ik = 1, for arrays that broadcast together; False for an agent that does not exist."""
+        """Whether T_ik = 1, elementwise for arrays that broadcast together; False for an agent that does not exist."""
         return find_pairs(self._keys, self.agents, i, k)
 
     def check_inside(self, graph: Neighbourhood, name: str = "T") -> None:

@@ -32,7 +32,10 @@ def _layout(network: nx.Graph) -> Array:
 
 
 def agent_diameter(where: Array, edges: Array) -> float:
-    """In points, such that neither agents spread evenly nor the ends of a short edge touch."""
+    """In points, such that neither agents spread evenly nor the ends of a short edge touch.
+
+    ``where``: (agents, 2), ``edges``: (edges, 2), here and below.
+    """
     if not len(edges):
         return LARGEST
     short = np.quantile(edge_lengths(where, edges), 0.1)

@@ -37,6 +37,7 @@ class NcclChannel(Channel):
     """One grouped launch an exchange: NCCL would deadlock on sends and receives posted one by one."""
 
     def __init__(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> None:
+        """As ``Channel``."""
         super().__init__(route, sends, receives)
         receiving = [dist.P2POp(dist.irecv, part, peer) for peer, part in self.receives.items()]
         self._operations = receiving + [dist.P2POp(dist.isend, part, peer) for peer, part in self.sends.items()]
@@ -69,6 +70,7 @@ class C10dWorld(World):
             dist.barrier()  # the first call of an NCCL group has to include every rank
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
+        """As ``World.channel``."""
         return self._channel_type(route, sends, receives)
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ class LocalWorld(World):
         self.device = device
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> LocalChannel:
+        """As ``World.channel``."""
         return LocalChannel(route, sends, receives)
 
 

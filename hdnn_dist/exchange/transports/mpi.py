@@ -23,6 +23,7 @@ class MpiChannel(Channel):
         receives: Mapping[int, Tensor],
         communicator: MPI.Intracomm,
     ) -> None:
+        """As ``Channel``."""
         super().__init__(route, sends, receives)
         arriving = [communicator.Recv_init(_bytes_of(part), peer) for peer, part in self.receives.items()]
         leaving = [communicator.Send_init(_bytes_of(part), peer) for peer, part in self.sends.items()]
@@ -60,6 +61,7 @@ class MpiWorld(World):
         self.size = self._communicator.Get_size()
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> MpiChannel:
+        """As ``World.channel``."""
         return MpiChannel(route, sends, receives, self._communicator)
 
     def close(self) -> None:
