@@ -7,6 +7,7 @@ are not vector code already. Fast-math may reorder sums, but has to keep NaN and
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,27 @@ CALLED = {**FAST, "no_cpython_wrapper": False, "cache": True}  # from Python
 INLINE = {**FAST, "inline": "always"}  # LLVM goes through a function again for each of those around it
 
 
+def sources() -> list[Path]:
+    """The files of this folder, and those of the package that they take names from.
+
+    Whatever becomes a constant of compiled code stands in one of them; numba's cache watches the file of a function
+    only.
+    """
+    here = Path(__file__).parent
+    own = set(here.glob("*.py"))
+    return sorted(own.union(*(_imported(file, here.parents[2]) for file in own)))
+
+
+def _imported(file: Path, root: Path) -> set[Path]:
+    """The files of the package that a file imports names from."""
+    nodes = ast.walk(ast.parse(file.read_bytes()))
+    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    files = {root.joinpath(*module.split(".")).with_suffix(".py") for module in modules}
+    return {known for known in files if known.exists()}
+
+
 def _digest() -> str:
-    """Of the sources of all compiled functions: numba's cache watches the file of a function only."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources())).hexdigest()[:12]
 
 
 DIGEST = _digest()  # in the names that functions are cached under
