@@ -16,14 +16,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from hdnn_dist import HDNN, CommunicationGraph, connect
-from hdnn_dist.kernels.gpu import on_gpu
+from hdnn_dist.kernels import registry
+from hdnn_dist.kernels.cuda import graphs as cuda_graphs
 from hdnn_dist.propagation import activations
-from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
-from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
-from hdnn_dist.propagation.stepper import Propagator, Stepper
-from hdnn_dist.propagation.system import System
+from hdnn_dist.propagation.stepper import Propagator
 
-cuda_graphs = pytest.importorskip("hdnn_dist.kernels.cuda.graphs", reason="numba cannot be imported here")
 GPU = torch.cuda.is_available()
 needs_gpu = pytest.mark.skipif(not GPU, reason="torch sees no CUDA device here")
 
@@ -56,14 +53,12 @@ def errors(given: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, f
     return {part: relative_error(given[part].double(), expected[part].double()) for part in expected}
 
 
-def portable(system: System, width: int, dtype: torch.dtype) -> Stepper:
-    return (ForwardEulerStepper if system.architecture.simultaneous else SemiImplicitStepper)(system, width, dtype)
-
-
 def chosen(problem: Problem, kernel: str, dtype: torch.dtype = torch.float32) -> Propagator | str:
-    """What a GPU would be given."""
-    system = network(problem, "torch", dtype)._make_stepper(9, dtype).system
-    return on_gpu(system, portable(system, 9, dtype), kernel)
+    """What a GPU would be given: the first of the table that serves, or why the last one does not."""
+    portable = network(problem, "torch", dtype)._make_stepper(9, dtype)
+    asked = [known for known in registry.KERNELS if kernel in known.asked.get("cuda", ())]
+    tried = [known.attempt(portable.system, portable) for known in asked]
+    return next((made for made in tried if not isinstance(made, str)), tried[-1])
 
 
 class Called:
@@ -90,8 +85,8 @@ def graphed(problem: Problem, dtype: torch.dtype = torch.float64) -> HDNN:
     net = network(problem, "torch", dtype)
 
     def make(width: int, dtype: torch.dtype) -> object:
-        system = net._make_stepper(width, dtype).system
-        return cuda_graphs.GraphedStepper(system, portable(system, width, dtype))
+        portable = registry.portable_stepper(net._make_stepper(width, dtype).system, width, dtype)
+        return cuda_graphs.make(portable.system, portable, "cuda graph")
 
     net._stepper = lru_cache(maxsize=4)(make)
     return net
@@ -181,12 +176,12 @@ class TestWhatIsGraphed:
     def test_all_where_triton_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "hdnn_dist.kernels.cuda.stepper", None)
         assert chosen(SMALL, "auto").kernel == "cuda graph"
-        assert chosen(SMALL, "triton").startswith("triton cannot be imported")
+        assert chosen(SMALL, "triton").startswith("it cannot be imported")
 
     def test_nothing_that_may_change(self) -> None:
         graphs = (RING, CommunicationGraph.path(8)) * 2
         assert chosen(replace(SMALL, graphs=graphs), "auto").endswith("one graph for all layers")
-        assert "'own' may do" in chosen(replace(SMALL, activation=OWN), "auto")
+        assert "does not know the activation 'own'" in chosen(replace(SMALL, activation=OWN), "auto")
 
     @needs_gpu
     def test_on_a_gpu(self) -> None:

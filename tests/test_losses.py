@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdnn_dist.kernels import compiled_functions
+from hdnn_dist.kernels import registry
 from hdnn_dist.model.losses import LOSSES, MOST_CLASSES, judge, loss_function
 
 LOG3 = math.log(3.0)
@@ -89,7 +89,7 @@ def test_it_is_compiled_once() -> None:
         logits = torch.zeros(4, loss.outputs(2))
         told, function = (
             torch.zeros(2 + logits.numel()),
-            compiled_functions.compiled_function(loss.name, "auto", logits),
+            registry.compiled_function(loss.name, "auto", logits),
         )
         assert function is not None
         before = list(function.signatures)
@@ -99,11 +99,11 @@ def test_it_is_compiled_once() -> None:
 
 def test_what_cannot_be_compiled_is_judged_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "hdnn_dist.kernels.cpu.training_step", None)
-    compiled_functions._compiled.cache_clear()
+    registry._compiled.cache_clear()
     told = torch.zeros(2)
     judge(LOSSES["cross_entropy"], 2, "auto", TWO_LOGITS)(TWO_LOGITS, torch.tensor([1, 0]), told)
     assert told.tolist() == pytest.approx([math.log(4 / 3), 2])
-    compiled_functions._compiled.cache_clear()
+    registry._compiled.cache_clear()
 
 
 def test_what_a_model_says_of_a_sample() -> None:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
-from hdnn_dist.kernels import registry as propagators
+from hdnn_dist.kernels import registry
 
 
 def test_compiling_is_announced_once_in_a_process(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many kernels, for other types or kinds of layers, are compiled one after the other."""
-    monkeypatch.setattr(propagators, "QUICK", 0.0)
-    propagators._announce.cache_clear()
+    monkeypatch.setattr(registry, "QUICK", 0.0)
+    registry._announce.cache_clear()
     for _ in range(3):
-        with propagators._announced():
+        with registry._announced():
             time.sleep(0.05)
     assert [record.message.partition(" ")[0] for record in caplog.records] == ["compiling"]
 
 
 def test_a_kernel_from_the_cache_is_not_announced(caplog: pytest.LogCaptureFixture) -> None:
-    propagators._announce.cache_clear()
-    with propagators._announced():
+    registry._announce.cache_clear()
+    with registry._announced():
         pass
     assert not caplog.records
+
+
+def test_the_cache_is_named_after_every_file_whose_constants_are_compiled() -> None:
+    """A slope, a tile's width or the fields of a table that change must not meet code compiled with the old ones."""
+    tiles = pytest.importorskip("hdnn_dist.kernels.cpu.tiles", reason="numba is not installed")
+    names = {str(path.relative_to(Path(tiles.__file__).parents[2])) for path in tiles.sources()}
+    assert {"kernels/cpu/passes.py", "propagation/activations.py", "kernels/block_tables.py"} <= names
+    folder = Path(tiles.__file__).parent
+    used = {
+        module
+        for path in folder.glob("*.py")
+        for module in re.findall(r"^from hdnn_dist\.([\w.]+)", path.read_text(), re.M)
+    }
+    assert {module.replace(".", "/") + ".py" for module in used} <= names

@@ -1,4 +1,4 @@
-"""A layer as the compiled passes want it: half-steps and blocks in tables, and its exchanges counted."""
+"""A layer as arrays, as compiled passes want it: its half-steps, its blocks and its coupling."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ import torch
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.block_tables import Tables, tables_of
-from hdnn_dist.kernels.cpu.passes import HALF_STEP
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.state import canonical_rows
 from hdnn_dist.propagation.system import System
 from hdnn_dist.weights.blocks import BlockLayout
 
+# A half-step. ``source``, ``target``: parts; ``bias``: where it begins; F(x) = K^T s(K x + b) if ``gradient``, else
+# s(L x + b) with L = alpha K + beta K^T; C = forth A + back A^T - damping I.
+HALF_STEP = np.dtype(
+    [(name, np.int64) for name in ["source", "target", "operator", "bias", "replaces", "gradient"]]
+    + [(name, np.float64) for name in ["scale", "alpha", "beta", "forth", "back", "damping"]]
+)
 
-class LayerProgram:
-    """One kind of layer of a scheme whose agents all live here.
 
-    ``half_steps``: as ``kernels.passes`` reads them; ``coupling``: the tables of C, ``None`` where it is the identity;
-    ``weights``: of C where it has none of its own, that is J1 in blocks.
+class LayerTables:
+    """One kind of layer of a system whose agents all live here.
+
+    ``half_steps``: (half-steps,) ``HALF_STEP``; ``coupling``: the tables of C, ``None`` where it is the identity;
+    ``weights``: (1, size) of C where it has none of its own, that is J1 in blocks.
     """
 
     def __init__(self, system: System, layout: BlockLayout, dtype: torch.dtype) -> None:
@@ -27,62 +33,21 @@ class LayerProgram:
         self.tables = tables_of(layout)
         self.coupling: Tables | None = None
         self.weights: torch.Tensor | None = None
-        plan = system.coupling
-        if plan.kind == "canonical":
+        spec = system.coupling
+        if spec.kind == "canonical":
             blocks, self.weights = _canonical_blocks(system, layout.halo, dtype)
             self.coupling = tables_of(blocks)
-        elif plan.layout is not None:
-            self.coupling = tables_of(plan.layout)
+        elif spec.layout is not None:
+            self.coupling = tables_of(spec.layout)
         self.half_steps = np.array([self._row(half) for half in system.architecture.layer], dtype=HALF_STEP)
 
     def _row(self, half: HalfStep) -> tuple[float, ...]:
-        system, field = self.system, half.field
-        parts = list(system.rows)
-        forth, back = system.coupling.coefficients(half)
-        scale = 1.0 if half.replaces else half.factor * system.step
-        bias = self.layout.bias_at(half.bias)
+        system, field, parts = self.system, half.field, list(self.system.rows)
         return (
-            parts.index(half.source), parts.index(half.target), half.operator, bias, half.replaces,
-            scale, *field.coefficients, forth, back, system.coupling.damping,
+            parts.index(half.source), parts.index(half.target), half.operator, self.layout.bias_at(half.bias),
+            half.replaces, field.gradient, half.scale(system.step), *field.coefficients,
+            *system.coupling.coefficients(half), system.coupling.damping,
         )  # fmt: skip
-
-    def record(self, layers: int, row_bytes: int, reverse: bool, passes: int = 1) -> None:
-        """Tell the ledger of the exchanges of passes through some layers; ``passes`` below zero take some back."""
-        self._record(passes * layers, row_bytes, reverse)
-        if reverse and (again := self.system.again(layers)):
-            self._record(passes * again, row_bytes, reverse=False)
-
-    def _record(self, layers: int, row_bytes: int, reverse: bool) -> None:
-        for half in self.system.architecture.layer:
-            self._record_form(half, layers, row_bytes, reverse)
-            if half.coupled and self.system.coupling.layout is not None:
-                self._record_coupling(half, layers, row_bytes, reverse)
-
-    def _record_form(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
-        halo, field = self.layout.halo, half.field
-        if reverse and field.gradient:
-            halo.gather_route.record(2 * row_bytes, 0, 0, layers)
-            halo.scatter_route.record((2 if self._rebuilds(half) else 1) * row_bytes, 0, 0, layers)
-            return
-        L = field.coefficients
-        gathers, scatters = L.gathers, L.scatters + field.gradient
-        if reverse:  # L as in the forward pass, and its adjoint
-            gathers = scatters = L.gathers + L.scatters
-        halo.gather_route.record(row_bytes, 0, 0, gathers * layers)
-        halo.scatter_route.record(row_bytes, 0, 0, scatters * layers)
-
-    def _rebuilds(self, half: HalfStep) -> bool:
-        """Whether the reverse of this half-step needs F once more."""
-        trained = self.system.coupling.trained and half.coupled is not None
-        return trained or not self.system.architecture.simultaneous
-
-    def _record_coupling(self, half: HalfStep, layers: int, row_bytes: int, reverse: bool) -> None:
-        assert self.system.coupling.layout is not None
-        halo = self.system.coupling.layout.halo
-        C = self.system.coupling.coefficients(half)
-        applied = int(not reverse or self._rebuilds(half))
-        halo.gather_route.record(row_bytes, 0, 0, (applied * C.gathers + reverse * C.scatters) * layers)
-        halo.scatter_route.record(row_bytes, 0, 0, (applied * C.scatters + reverse * C.gathers) * layers)
 
 
 def _canonical_blocks(system: System, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:

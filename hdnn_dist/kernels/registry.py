@@ -1,4 +1,4 @@
-"""Which kernel carries the passes of a network out: the compiled one where it can, the portable one elsewhere."""
+"""Which kernel carries the passes of a network out: a table, tried in order, behind it the portable pass."""
 
 from __future__ import annotations
 
@@ -6,79 +6,161 @@ import importlib
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from hdnn_dist.kernels.gpu import TRITON, on_gpu
 from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
 from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
 from hdnn_dist.propagation.stepper import Propagator, Stepper
 from hdnn_dist.propagation.system import System
 from hdnn_dist.support.arguments import one_line, unknown
 
-KERNELS = ("auto", "torch", "fused", *TRITON)
-FUSED_TYPES = (torch.float32, torch.float64)
+AUTO, PORTABLE = "auto", "torch"
 QUICK = 1.5  # seconds that reading a compiled kernel from the cache stays under
 log = logging.getLogger("hdnn_dist")
 
 
 class KernelWarning(UserWarning):
-    """The fused kernel cannot be used, and the torch kernel serves."""
+    """No faster kernel can be used, and the torch kernel serves."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A faster way through the pass.
+
+    ``name``: what a network says that it runs on; ``asked``: for each type of device the values of ``kernel`` that ask
+    for it; ``dtypes``: that it computes in; ``whole``: whether it needs all agents here and one layout for all layers.
+    ``module``: its file, imported when it is tried, with ``make(system, portable, name)``, a ``Propagator`` in place of
+    ``portable``, and, if more than this has to fit, ``misfit(system)``, why it does not serve or ``None``.
+    """
+
+    name: str
+    module: str
+    asked: Mapping[str, tuple[str, ...]]
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
+    whole: bool = True
+
+    def attempt(self, system: System, portable: Stepper) -> Propagator | str:
+        """What propagates, or why it does not."""
+        if reason := self._misfit(system, portable.dtype):
+            return reason
+        try:
+            file = importlib.import_module(self.module)
+            reason = file.misfit(system) if hasattr(file, "misfit") else None
+            made: Propagator | str = reason or file.make(system, portable, self.name)
+        except ImportError as error:
+            return f"it cannot be imported ({one_line(error)[:200]})"
+        except Exception as error:  # numba and triton raise errors of many kinds for what they cannot compile or cache
+            return f"it could not be compiled ({one_line(error)[:200]})"
+        return made
+
+    def _misfit(self, system: System, dtype: torch.dtype) -> str | None:
+        strange = [half.field.__name__ for half in system.architecture.layer if not half.field.in_closed_form()]
+        if dtype not in self.dtypes:
+            return f"it computes in {' and '.join(str(known)[6:] for known in self.dtypes)}, not in {dtype}"
+        if not system.activation.built_in:
+            return f"it does not know the activation {system.activation.name!r}"
+        if strange:
+            return f"it does not know the vector field {strange[0]}"
+        if self.whole and not system.whole:
+            return "it needs all agents in one process, and one graph for all layers"
+        return None
+
+
+# Tried in this order. On a GPU a small network runs in Triton, any other as a CUDA graph of the portable pass.
+KERNELS = [
+    Kernel("fused", "hdnn_dist.kernels.cpu.stepper", {"cpu": (AUTO, "fused")}),
+    Kernel("fused", "hdnn_dist.kernels.cpu.vector_fields", {"cpu": (AUTO, "fused")}, whole=False),
+    Kernel(
+        "triton",
+        "hdnn_dist.kernels.cuda.stepper",
+        {"cuda": (AUTO, "fused", "triton"), "cpu": ("triton",)},
+        (torch.float32,),
+    ),
+    Kernel(
+        "triton-bf16",
+        "hdnn_dist.kernels.cuda.stepper",
+        {"cuda": ("triton-bf16",), "cpu": ("triton-bf16",)},
+        (torch.float32,),
+    ),
+    Kernel("cuda graph", "hdnn_dist.kernels.cuda.graphs", {"cuda": (AUTO,)}),
+]
+
+
+def kernel_names() -> tuple[str, ...]:
+    """What can be asked for."""
+    asked = (name for kernel in KERNELS for names in kernel.asked.values() for name in names)
+    return tuple(dict.fromkeys((AUTO, PORTABLE, *asked)))
 
 
 def check_kernel(kernel: str) -> None:
     """``ValueError`` for a name that is not one."""
-    if kernel not in KERNELS:
-        raise unknown("kernel", kernel, KERNELS)
+    if kernel not in kernel_names():
+        raise unknown("kernel", kernel, kernel_names())
 
 
 def propagator(system: System, width: int, dtype: torch.dtype, kernel: str) -> Propagator:
-    """What propagates ``width`` columns; ``kernel``: "torch", "fused", or "auto" for the faster one that serves here.
+    """What propagates ``width`` columns; ``kernel``: "torch" for the portable pass, "auto" for the first that serves.
 
-    On a GPU "fused" is "triton", which can be asked for by name too, as can "triton-bf16". What was asked for by name
-    raises ``ValueError`` where it does not serve; "auto" warns of it once. Ranks need not choose alike.
+    What was asked for by name raises ``ValueError`` where it does not serve; "auto" warns. Ranks need not choose alike.
     """
-    portable = (ForwardEulerStepper if system.architecture.simultaneous else SemiImplicitStepper)(system, width, dtype)
-    if kernel == "torch" or width == 0:
+    portable = portable_stepper(system, width, dtype)
+    if kernel == PORTABLE or width == 0:
         return portable
-    fused = _fused(system, portable, kernel)
-    if not isinstance(fused, str):
-        return fused
-    if kernel != "auto":
-        raise ValueError(f"kernel {kernel!r} cannot be used: {fused}; use 'auto' or 'torch'")
-    message = f"the fused kernel cannot be used: {fused}; the slower torch kernel serves"
+    with _announced():
+        made = _first(system, portable, kernel)
+    if not isinstance(made, str):
+        return made
+    if kernel != AUTO:
+        raise ValueError(f"kernel {kernel!r} cannot be used: {made}; use 'auto' or 'torch'")
+    message = f"the fused kernel cannot be used: {made}; the slower torch kernel serves"
     warnings.warn(message, KernelWarning, stacklevel=2)
     return portable
 
 
-def _unfit(system: System, dtype: torch.dtype) -> str | None:
+def portable_stepper(system: System, width: int, dtype: torch.dtype) -> Stepper:
+    """The portable pass: the reference."""
+    stepper = ForwardEulerStepper if system.architecture.simultaneous else SemiImplicitStepper
+    return stepper(system, width, dtype)
+
+
+def _first(system: System, portable: Stepper, kernel: str) -> Propagator | str:
+    """The first kernel of the table that was asked for and serves, or why the last one does not."""
     device = system.layers.layouts[0].device
-    if device.type != "cpu":
-        return f"it is compiled for processors and for CUDA, and the network is on {device}"
-    if dtype not in FUSED_TYPES:
-        return f"it computes in float32 and float64, not in {dtype}"
-    if not system.activation.built_in:
-        return f"it does not know the activation {system.activation.name!r}"
-    return None
+    made: Propagator | str = f"there is none of that name for networks on {device}"
+    for known in KERNELS:
+        if kernel in known.asked.get(device.type, ()):
+            made = known.attempt(system, portable)
+            if not isinstance(made, str):
+                return made
+    return made
 
 
-def _fused(system: System, portable: Stepper, kernel: str) -> Propagator | str:
-    """The compiled passes, or why there are none."""
-    with _announced():
-        if system.layers.layouts[0].device.type == "cuda" or kernel in TRITON:
-            return on_gpu(system, portable, kernel)
-        return _unfit(system, portable.dtype) or _on_processor(system, portable)
+def compiled_function(name: str, kernel: str, like: Tensor) -> Callable[..., Any] | None:
+    """That function of ``cpu.training_step`` for numbers of the type and device of ``like``, of any shape.
+
+    ``kernel``: of the network. ``None`` where "torch" was asked for, and where it cannot be compiled: torch serves
+    then, and the network warns if its passes cannot be compiled either.
+    """
+    return _compiled(name, like.dtype) if kernel != PORTABLE and like.is_cpu else None
 
 
-def _on_processor(system: System, portable: Stepper) -> Propagator | str:
+@cache
+def _compiled(name: str, dtype: torch.dtype) -> Callable[..., Any] | None:
+    """Compiled here, or read from the cache, so that it fails here."""
     try:
-        stepper: Propagator = importlib.import_module("hdnn_dist.kernels.cpu.stepper").fused(system, portable)
-    except Exception as error:  # numba raises errors of many kinds for what it cannot compile, cache or import
-        return f"it could not be compiled ({one_line(error)[:200]})"
-    return stepper
+        file = importlib.import_module("hdnn_dist.kernels.cpu.training_step")
+        function: Any = getattr(file, name)
+        function.compile(file.signature(name, torch.empty((), dtype=dtype).numpy().dtype))
+    except Exception:  # as in ``Kernel.attempt``
+        return None
+    return function  # type: ignore[no-any-return]
 
 
 @cache

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdnn_dist.kernels.compiled_functions import compiled_function
+from hdnn_dist.kernels.registry import compiled_function
 from hdnn_dist.support.arguments import unknown
 
 MOST_CLASSES = 64  # with more, torch's vectorised exponentials are faster

@@ -56,6 +56,10 @@ class HalfStep:
     coupled: str | None = None
     replaces: bool = False
 
+    def scale(self, step: float) -> float:
+        """What C F(source) is multiplied with, for the step size h."""
+        return 1.0 if self.replaces else self.factor * step
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -44,7 +44,7 @@ class HalfSteps:
 
     def _move(self, half: HalfStep) -> Stage:
         field = half.field(self._layout, self._system.activation, self._width, self._dtype)
-        return Stage(half, field, self._coupling(half), 1.0 if half.replaces else half.factor * self._system.step)
+        return Stage(half, field, self._coupling(half), half.scale(self._system.step))
 
     def _coupling(self, half: HalfStep) -> Coupling:
         spec = self._system.coupling

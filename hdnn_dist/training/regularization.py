@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.kernels.compiled_functions import compiled_function
+from hdnn_dist.kernels.registry import compiled_function
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.norms import RowNorms, coupling_norm
 from hdnn_dist.model.readout import Readout

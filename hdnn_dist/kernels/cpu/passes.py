@@ -34,17 +34,11 @@ from hdnn_dist.kernels.cpu.half_steps import (
 from hdnn_dist.kernels.cpu.tiles import CALLED, DIGEST, FAST, INLINE
 from hdnn_dist.kernels.cpu.transfers import blank, load, miss, store
 
-# A half-step. ``source``, ``target``: parts; ``bias``: where it begins; F(x) = s(L x + b) with L = alpha K + beta K^T,
-# or K^T s(K x + b); C = forth A + back A^T - damping I.
-HALF_STEP = np.dtype(
-    [(name, np.int64) for name in ["source", "target", "operator", "bias", "replaces"]]
-    + [(name, np.float64) for name in ["scale", "alpha", "beta", "forth", "back", "damping"]]
-)
 
-
-class Plan(NamedTuple):
-    """What every pass is told. ``half_steps``: of a layer; ``code``: of the activation; ``place``: (features,) the row
-    of a tile for each; ``weights``: (layers, operators, size); ``A``: (1 or layers, size) of the coupling, if any.
+class NetworkArrays(NamedTuple):
+    """What every pass is told. ``half_steps``: (half-steps,) of a layer, ``HALF_STEP``; ``code``: of the activation;
+    ``place``: (features,) the row of a tile for each; ``weights``: (layers, operators, size); ``A``: (1 or layers,
+    size) of the coupling, if any.
 
     Beside it a pass is given three arguments, of which ``None`` says what there is not, so that it is not compiled:
     ``gradient``, F(x) = K^T s(K x + b); ``pointwise``, F(x) = s(L x + b); ``coupling``, the tables of C.
@@ -58,11 +52,11 @@ class Plan(NamedTuple):
     A: np.ndarray
 
 
-def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, out, work, schedule):
+def _half_step(half, layer, tables, net, gradient, pointwise, coupling, state, out, work, schedule):
     """out[target] += scale C F(state[source])."""
-    n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
+    n, number, K = work.shape[1], net.weights.dtype.type, net.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], out[half.target * n : (half.target + 1) * n]
-    s, f, b, code = work[0], target, K[half.bias :], plan.code
+    s, f, b, code, is_gradient = work[0], target, K[half.bias :], net.code, half.gradient
     scale, alpha, beta = number(half.scale), number(half.alpha), number(half.beta)
     if half.replaces:
         fill(target, 0, n, number(0))
@@ -72,29 +66,32 @@ def _half_step(half, layer, tables, plan, gradient, pointwise, coupling, state, 
     for phase in range(len(schedule.start) - 1):
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
-            if gradient is not None:
-                gradient_forward(steps, schedule, tables, K, b, code, scale, x, s, f)
-            if pointwise is not None:
-                pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, f)
+            if gradient is not None:  # noqa: SIM102  numba leaves out what is None
+                if is_gradient:
+                    gradient_forward(steps, schedule, tables, K, b, code, scale, x, s, f)
+            if pointwise is not None:  # noqa: SIM102
+                if not is_gradient:
+                    pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, f)
     if coupling is not None:
-        A = plan.A[min(layer, len(plan.A) - 1)]
+        A = net.A[min(layer, len(net.A) - 1)]
         forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
         for c in prange(len(schedule.range) - 1):
             couple(schedule.range[c], schedule.range[c + 1], coupling, A, forth, back, damping, one, f, target)
 
 
 def _reverse(
-    half, layer, tables, plan, G, G_A, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule
+    half, layer, tables, net, G, G_A, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule
 ):
     """leaving[source] += dF^T C^T grad[target], the gradients of the weights, and the half-step undone if ``undo``."""
-    n, number, K = work.shape[1], plan.weights.dtype.type, plan.weights[layer, half.operator]
+    n, number, K = work.shape[1], net.weights.dtype.type, net.weights[layer, half.operator]
     x, target = state[half.source * n : (half.source + 1) * n], state[half.target * n : (half.target + 1) * n]
     g, v = grad[half.target * n : (half.target + 1) * n], leaving[half.source * n : (half.source + 1) * n]
-    s, f, q, u, b, code = work[0], target, work[2], g, K[half.bias :], plan.code
+    s, f, q, u, b = work[0], target, work[2], g, K[half.bias :]
+    code, is_gradient = net.code, half.gradient
     G_K, G_b = G[layer, half.operator], G[layer, half.operator, half.bias :]
     scale, alpha, beta, subtract = number(half.scale), number(half.alpha), number(half.beta), number(-1 if undo else 0)
     if coupling is not None:
-        f, u, subtract, A = work[1], work[3], number(1), plan.A[min(layer, len(plan.A) - 1)]
+        f, u, subtract, A = work[1], work[3], number(1), net.A[min(layer, len(net.A) - 1)]
         forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
         fill(f, 0, n, number(0))
         fill(u, 0, n, number(0))
@@ -103,10 +100,13 @@ def _reverse(
     for phase in range(len(schedule.start) - 1):
         for c in prange(schedule.start[phase], schedule.start[phase + 1]):
             steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
-            if gradient is not None:
-                gradient_reverse(steps, schedule, tables, K, b, G_K, G_b, code, scale, x, u, s, q, subtract, f, v)
-            if pointwise is not None:
-                pointwise_reverse(steps, tables, K, b, G_K, G_b, code, alpha, beta, scale, x, u, s, q, subtract, f, v)
+            if gradient is not None:  # noqa: SIM102  numba leaves out what is None
+                if is_gradient:
+                    gradient_reverse(steps, schedule, tables, K, b, G_K, G_b, code, scale, x, u, s, q, subtract, f, v)
+            if pointwise is not None:  # noqa: SIM102
+                if not is_gradient:
+                    pointwise_reverse(steps, tables, K, b, G_K, G_b, code, alpha, beta, scale, x, u, s, q, subtract,
+                                      f, v)  # fmt: skip
     if coupling is not None:
         for c in prange(len(schedule.range) - 1):
             if undo:
@@ -131,19 +131,19 @@ def _store(x, tile, place, start, schedule):
         store(x, tile, place, start, c * features // pieces, (c + 1) * features // pieces)
 
 
-def forward(x, y, layers, plan, gradient, pointwise, coupling, fields, work, schedule):
+def forward(x, y, layers, net, gradient, pointwise, coupling, fields, work, schedule):
     """y = the state after the layers, where half-steps alternate."""
     width, state = fields.shape[2], fields[0]
     for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
-        _load(state, x, plan.place, t * width, schedule)
+        _load(state, x, net.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
-            for i in range(len(plan.half_steps)):
-                half = plan.half_steps[i]
-                _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, state, state, work, schedule)
-        _store(y, state, plan.place, t * width, schedule)
+            for i in range(len(net.half_steps)):
+                half = net.half_steps[i]
+                _half_step(half, layer, net.tables, net, gradient, pointwise, coupling, state, state, work, schedule)
+        _store(y, state, net.place, t * width, schedule)
 
 
-def backward(x, y, grad_y, grad_x, missed, layers, plan, G, G_A, gradient, pointwise, coupling, fields, work, schedule):
+def backward(x, y, grad_y, grad_x, missed, layers, net, G, G_A, gradient, pointwise, coupling, fields, work, schedule):
     """From the output and its gradient to the gradient of the input, states rebuilt; adds to those of the weights.
 
     ``missed``: (2, T) the largest differences between x and the rebuilt input, and the largest entries of x. ``G``: the
@@ -151,38 +151,38 @@ def backward(x, y, grad_y, grad_x, missed, layers, plan, G, G_A, gradient, point
     """
     width, state, grad = fields.shape[2], fields[0], fields[2]
     for t in range((y.shape[0] * y.shape[2] + width - 1) // width):
-        _load(state, y, plan.place, t * width, schedule)
-        _load(grad, grad_y, plan.place, t * width, schedule)
+        _load(state, y, net.place, t * width, schedule)
+        _load(grad, grad_y, net.place, t * width, schedule)
         blank(grad, y.shape[0] * y.shape[2] - t * width)
         for layer in range(layers[1] - 1, layers[0] - 1, -1):
-            for i in range(len(plan.half_steps) - 1, -1, -1):
-                _reverse(plan.half_steps[i], layer, plan.tables, plan, G, G_A, gradient, pointwise, coupling,
+            for i in range(len(net.half_steps) - 1, -1, -1):
+                _reverse(net.half_steps[i], layer, net.tables, net, G, G_A, gradient, pointwise, coupling,
                          state, grad, grad, True, work, schedule)  # fmt: skip
         if len(grad_x):
-            _store(grad_x, grad, plan.place, t * width, schedule)
-        _load(grad, x, plan.place, t * width, schedule)
+            _store(grad_x, grad, net.place, t * width, schedule)
+        _load(grad, x, net.place, t * width, schedule)
         miss(missed, grad, state)
 
 
-def euler_forward(x, y, stored, every, layers, plan, gradient, pointwise, coupling, fields, work, schedule):
+def euler_forward(x, y, stored, every, layers, net, gradient, pointwise, coupling, fields, work, schedule):
     """y = the state after the layers by forward Euler, and every ``every``-th state where ``stored`` has room."""
     width = fields.shape[2]
     for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
         state, after = fields[0], fields[1]
-        _load(state, x, plan.place, t * width, schedule)
+        _load(state, x, net.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
             if len(stored) and (layer - layers[0]) % every == 0:
                 copy_rows(stored[t, (layer - layers[0]) // every], state, 0, state.shape[0])
             copy_rows(after, state, 0, state.shape[0])
-            for i in range(len(plan.half_steps)):
-                half = plan.half_steps[i]
-                _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, state, after, work, schedule)
+            for i in range(len(net.half_steps)):
+                half = net.half_steps[i]
+                _half_step(half, layer, net.tables, net, gradient, pointwise, coupling, state, after, work, schedule)
             state, after = after, state
-        _store(y, state, plan.place, t * width, schedule)
+        _store(y, state, net.place, t * width, schedule)
 
 
 def euler_backward(
-    grad_y, grad_x, stored, segment, layers, plan, G, G_A, gradient, pointwise, coupling, fields, work, schedule
+    grad_y, grad_x, stored, segment, layers, net, G, G_A, gradient, pointwise, coupling, fields, work, schedule
 ):
     """From the stored states and the gradient of the output to that of the input; adds to those of the weights.
 
@@ -191,7 +191,7 @@ def euler_backward(
     every, width = len(segment), fields.shape[2]
     for t in range(len(stored)):
         grad, leaving = fields[2], fields[3]
-        _load(grad, grad_y, plan.place, t * width, schedule)
+        _load(grad, grad_y, net.place, t * width, schedule)
         blank(grad, grad_y.shape[0] * grad_y.shape[2] - t * width)
         for number in range(stored.shape[1] - 1, -1, -1):
             start = layers[0] + number * every
@@ -200,20 +200,20 @@ def euler_backward(
             for layer in range(start, stop - 1):
                 before, after = segment[layer - start], segment[layer + 1 - start]
                 copy_rows(after, before, 0, before.shape[0])
-                for i in range(len(plan.half_steps)):
-                    half = plan.half_steps[i]
-                    _half_step(half, layer, plan.tables, plan, gradient, pointwise, coupling, before, after, work,
+                for i in range(len(net.half_steps)):
+                    half = net.half_steps[i]
+                    _half_step(half, layer, net.tables, net, gradient, pointwise, coupling, before, after, work,
                                schedule)  # fmt: skip
             for layer in range(stop - 1, start - 1, -1):
                 copy_rows(leaving, grad, 0, grad.shape[0])
-                if plan.half_steps[0].replaces:
+                if net.half_steps[0].replaces:
                     fill(leaving, 0, leaving.shape[0], leaving.dtype.type(0))
-                for i in range(len(plan.half_steps)):
-                    _reverse(plan.half_steps[i], layer, plan.tables, plan, G, G_A, gradient, pointwise, coupling,
+                for i in range(len(net.half_steps)):
+                    _reverse(net.half_steps[i], layer, net.tables, net, G, G_A, gradient, pointwise, coupling,
                              segment[layer - start], grad, leaving, False, work, schedule)  # fmt: skip
                 grad, leaving = leaving, grad
         if len(grad_x):
-            _store(grad_x, grad, plan.place, t * width, schedule)
+            _store(grad_x, grad, net.place, t * width, schedule)
 
 
 def local_forward(schedule, tables, K, bias, code, x, s, f):

@@ -1,12 +1,11 @@
-"""Passes carried out by compiled code (``kernels.passes``), all layers at once where all agents live here.
+"""Passes of a network whose agents all live here, carried out by compiled code (``passes``), all layers at once.
 
-They compute what the steppers compute, half-step by half-step; those stay as the portable form and as the check.
+They compute what the steppers compute, half-step by half-step; those stay as the reference.
 Every exchange stays inside this process, and the ledger is told of it as if it had been made.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from types import SimpleNamespace
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from hdnn_dist.kernels.block_tables import TILE, Schedule, schedule_of
 from hdnn_dist.kernels.cpu.activations import CODES
-from hdnn_dist.kernels.cpu.passes import SERIAL, THREADED, Plan
-from hdnn_dist.kernels.cpu.vector_fields import compile_forms, compiled
-from hdnn_dist.kernels.layer_tables import LayerProgram
+from hdnn_dist.kernels.cpu.passes import SERIAL, THREADED, NetworkArrays
+from hdnn_dist.kernels.exchange_counts import ExchangeCounts
+from hdnn_dist.kernels.layer_tables import LayerTables
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 
@@ -36,36 +35,27 @@ def given(truth: bool) -> bool | None:
     return True if truth else None
 
 
-def fused(system: System, portable: Stepper) -> Propagator:
-    """Compiled passes in place of ``portable``: whole passes where all agents live here and all layers are alike.
-
-    Elsewhere the stepper stays, and what it does between two exchanges is compiled.
-    """
-    if system.whole:
-        return FusedStepper(system, portable)
-    compile_forms(system.architecture.layer[0].field.gradient, portable.dtype)
-    spread = replace(system, architecture=compiled(system.architecture))
-    stepper = type(portable)(spread, portable.width, portable.dtype)
-    stepper.kernel = FusedStepper.kernel
-    return stepper
+def make(system: System, portable: Stepper, name: str) -> Propagator:
+    """As ``Kernel`` says."""
+    return CompiledStepper(system, portable, name)
 
 
-class FusedStepper:
-    """Compiled passes of one system, whose layers are alike, at one width; tangents are left to ``portable``."""
+class CompiledStepper:
+    """Compiled passes of a whole system at one width; tangents are left to ``portable``."""
 
-    kernel = "fused"
-
-    def __init__(self, system: System, portable: Stepper) -> None:
-        self.system = system
+    def __init__(self, system: System, portable: Stepper, kernel: str) -> None:
+        self.system, self.kernel = system, kernel
         self.tangent = portable.tangent
         self.width = portable.width
-        self.program = LayerProgram(system, system.layers.layouts[0], portable.dtype)
-        self._gradient = system.architecture.layer[0].field.gradient
+        self.layer = LayerTables(system, system.layers.layouts[0], portable.dtype)
+        self._counts = ExchangeCounts(system)
+        kinds = {half.field.gradient for half in system.architecture.layer}
+        self._gradient, self._pointwise = given(True in kinds), given(False in kinds)
         self._activation = CODES[system.activation.name]
         self._place = np.argsort(np.concatenate([rows.numpy() for rows in system.rows.values()]))
         self._tiles = -(-self.width // TILE)
         self._columns = max(LANES, 1 << (-(-self.width // self._tiles) - 1).bit_length())
-        self._rows = self.program.layout.halo.rows
+        self._rows = self.layer.layout.halo.rows
         self._fields = self._room(portable.dtype, 4, self._rows * len(system.rows))
         self._work = self._room(portable.dtype, 4, self._rows)
         self._schedule = lru_cache(maxsize=None)(self._make_schedule)
@@ -76,7 +66,7 @@ class FusedStepper:
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         passes, schedule = self._threads()
         about = self._about(weights, layers)
-        self.program.record(len(layers), self._row_bytes(x), reverse=False)
+        self._counts.record(len(layers), self._row_bytes(x), reverse=False)
         if not self.system.architecture.simultaneous:
             passes.forward(_array(x), _array(y), **about, schedule=schedule)
             return Saved(x, y, weights, layers, [])
@@ -93,7 +83,7 @@ class FusedStepper:
         grad = Weights(*(torch.from_numpy(np.zeros(part.shape, self._work.dtype)) for part in weights))
         passes, schedule = self._threads()
         about = self._about(weights, layers) | self._gradients(grad)
-        self.program.record(len(layers), self._row_bytes(x), reverse=True)
+        self._counts.record(len(layers), self._row_bytes(x), reverse=True)
         if not self.system.architecture.simultaneous:
             missed = np.zeros((2, self._columns), dtype=self._work.dtype)
             passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
@@ -116,15 +106,15 @@ class FusedStepper:
 
     def _about(self, weights: Weights, layers: range) -> dict[str, Any]:
         """What every pass is told."""
-        program = self.program
-        coupling = weights.coupling if program.weights is None else program.weights
+        layer = self.layer
+        coupling = weights.coupling if layer.weights is None else layer.weights
         blocks, A = (part.detach().contiguous().numpy() for part in (weights.blocks, coupling))
         return {
             "layers": (layers.start, layers.stop),
-            "plan": Plan(program.half_steps, self._activation, self._place, program.tables, blocks, A),
-            "gradient": given(self._gradient),
-            "pointwise": given(not self._gradient),
-            "coupling": program.coupling,
+            "net": NetworkArrays(layer.half_steps, self._activation, self._place, layer.tables, blocks, A),
+            "gradient": self._gradient,
+            "pointwise": self._pointwise,
+            "coupling": layer.coupling,
             "fields": self._fields,
             "work": self._work,
         }
@@ -135,15 +125,15 @@ class FusedStepper:
 
     def _threads(self) -> tuple[SimpleNamespace, Schedule]:
         """The passes, and who does what, for the number of threads that torch has now."""
-        threads = min(torch.get_num_threads(), _most_threads(), self.program.tables.agents // 2)
-        if threads < 2 or self.program.layout.entries * self._columns < WORTH_THREADS:
+        threads = min(torch.get_num_threads(), _most_threads(), self.layer.tables.agents // 2)
+        if threads < 2 or self.layer.layout.entries * self._columns < WORTH_THREADS:
             return SERIAL, self._schedule(1)
         numba.set_num_threads(threads)
         return THREADED, self._schedule(threads)
 
     def _make_schedule(self, threads: int) -> Schedule:
-        agents = self.program.tables.agents
-        return schedule_of(self.program.tables, 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2))
+        agents = self.layer.tables.agents
+        return schedule_of(self.layer.tables, 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2))
 
     def _room(self, dtype: torch.dtype, *shape: int) -> np.ndarray:
         """Zeros (*shape, T), from the start of a page on.

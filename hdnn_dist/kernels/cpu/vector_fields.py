@@ -1,6 +1,6 @@
-"""Forms whose work between two exchanges is compiled, for agents that are spread over ranks.
+"""Vector fields whose work between two exchanges is compiled, for agents that are spread over ranks.
 
-Formulas, exchanges and results are those of the forms they derive from.
+Formulas, exchanges and results are those of the fields they derive from.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.kernels.block_tables import Schedule, Tables, no_tables, schedule_of, tables_of
 from hdnn_dist.kernels.cpu.activations import CODES
 from hdnn_dist.kernels.cpu.passes import SERIAL
-from hdnn_dist.propagation.architectures import Architecture
-from hdnn_dist.propagation.vector_fields import Blocks, Direct, Gradient, Skew, Transposed, VectorField
+from hdnn_dist.propagation.stepper import Propagator, Stepper
+from hdnn_dist.propagation.system import System
+from hdnn_dist.propagation.vector_fields import Blocks, Gradient, Pointwise, VectorField
 
 
 class Compiled(VectorField):
@@ -87,13 +88,11 @@ class CompiledGradient(Compiled, Gradient):
         return [self._rows(self.layout.halo.rows + self.layout.halo.halo_rows) for _ in range(4)]
 
 
-class CompiledPointwise(Compiled):
+class CompiledPointwise(Compiled, Pointwise):
     """s(L x + b) with L = alpha K + beta K^T: x is gathered for K, rows of K^T x are returned to their owners.
 
     In reverse L^T takes the same way, with alpha and beta swapped.
     """
-
-    _leaving: HaloBuffer
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         SERIAL.local_response(self._tables, self._code, self._linear_rows(at, x), self._returned)
@@ -125,6 +124,11 @@ class CompiledPointwise(Compiled):
         return s
 
     @cached_property
+    def _leaving(self) -> HaloBuffer:
+        """Rows of K^T x on their way to their owners; in reverse v."""
+        return self._buffer(self.width)
+
+    @cached_property
     def _s(self) -> Tensor:
         return self._rows(self.layout.halo.rows)
 
@@ -138,33 +142,26 @@ class CompiledPointwise(Compiled):
         )
 
 
-class CompiledDirect(CompiledPointwise, Direct):
-    """s(K x + b)."""
+def compiled(field: type[VectorField]) -> type[VectorField]:
+    """The same field in compiled code; ``field`` is in closed form."""
+    kind: type[VectorField] = CompiledGradient if field.gradient else CompiledPointwise
+    return type(f"Compiled{field.__name__}", (kind, field), {})
 
 
-class CompiledTransposed(CompiledPointwise, Transposed):
-    """s(-K^T x + b)."""
+def make(system: System, portable: Stepper, name: str) -> Propagator:
+    """The portable stepper with compiled fields."""
+    layer = system.architecture.layer
+    for gradient in {half.field.gradient for half in layer}:
+        _compile(gradient, portable.dtype)
+    fields = tuple(replace(half, field=compiled(half.field)) for half in layer)
+    spread = replace(system, architecture=replace(system.architecture, layer=fields))
+    stepper = type(portable)(spread, portable.width, portable.dtype)
+    stepper.kernel = name
+    return stepper
 
 
-class CompiledSkew(CompiledPointwise, Skew):
-    """s((U - U^T) x + b)."""
-
-
-COMPILED: dict[type[VectorField], type[VectorField]] = {
-    Gradient: CompiledGradient,
-    Direct: CompiledDirect,
-    Transposed: CompiledTransposed,
-    Skew: CompiledSkew,
-}
-
-
-def compiled(architecture: Architecture) -> Architecture:
-    """The same architecture with compiled forms."""
-    return replace(architecture, layer=tuple(replace(half, field=COMPILED[half.field]) for half in architecture.layer))
-
-
-def compile_forms(gradient: bool, dtype: torch.dtype) -> None:
-    """Compile the calls of one kind of form for one type, or read them from the cache, by one over no agent."""
+def _compile(gradient: bool, dtype: torch.dtype) -> None:
+    """Compile the calls of one kind of field for one type, or read them from the cache, by one over no agent."""
     tables = no_tables()
     schedule = schedule_of(tables, 1)
     row, rows = torch.zeros(1, dtype=dtype).numpy(), torch.zeros(1, 1, dtype=dtype).numpy()

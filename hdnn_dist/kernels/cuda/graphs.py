@@ -1,7 +1,7 @@
 """Passes of a stepper on a GPU as CUDA graphs: captured once for a shape, then replayed without Python or launches.
 
-For networks that are too large, or of another kind, than ``triton_stepper`` serves. Only passes through all layers are
-captured; slices of them, and tangents, are left to the stepper.
+For networks that are too large, or of another kind, than the kernels in Triton serve. Only passes through all layers
+are captured; slices of them, and tangents, are left to the stepper.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hdnn_dist.kernels.layer_tables import LayerProgram
-from hdnn_dist.propagation.stepper import Gradients, Saved, Stepper
+from hdnn_dist.kernels.exchange_counts import ExchangeCounts
+from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 
 WARM_UPS = 2  # passes before the capture, in which buffers are made and libraries choose their algorithms
@@ -45,18 +45,21 @@ class Captured:
         return [part.clone() for part in self._outputs]
 
 
+def make(system: System, portable: Stepper, name: str) -> Propagator:
+    """As ``Kernel`` says."""
+    return GraphedStepper(system, portable, name)
+
+
 class GraphedStepper:
     """The passes of ``portable`` through all layers, replayed.
 
     Where states are stored (H1, MS2), they are so in the graphs of both passes too, and take three times the memory.
     """
 
-    kernel = "cuda graph"
-
-    def __init__(self, system: System, portable: Stepper) -> None:
-        self.system, self.portable = system, portable
+    def __init__(self, system: System, portable: Stepper, kernel: str) -> None:
+        self.system, self.portable, self.kernel = system, portable, kernel
         self.tangent = portable.tangent
-        self.program = LayerProgram(system, system.layers.layouts[0], portable.dtype)
+        self._counts = ExchangeCounts(system)
         self._all = range(len(system.layers))
         self._graphs: dict[tuple[object, ...], Captured] = {}
 
@@ -104,4 +107,4 @@ class GraphedStepper:
 
     def _record(self, passes: int, x: Tensor, reverse: bool) -> None:
         """Tell the ledger of the exchanges, which a replay makes without its knowledge."""
-        self.program.record(len(self._all), self.portable.width * x.element_size(), reverse, passes)
+        self._counts.record(len(self._all), self.portable.width * x.element_size(), reverse, passes)

@@ -1,4 +1,4 @@
-"""Passes of a small network on a GPU in one kernel each way (``kernels.triton_passes``): H2 and MS3, agents all here.
+"""Passes of a small network on a GPU in one kernel each way (``passes``): H2 and MS3, agents all here.
 
 They compute what ``SemiImplicitStepper`` computes; that stays as the reference. The ledger is told of the exchanges as
 if they had been made. A pass through a single layer is left to it too: dense products spread an agent's
@@ -18,11 +18,11 @@ import triton  # type: ignore[import-not-found]
 from torch import Tensor
 
 from hdnn_dist.kernels.cuda import passes as triton_passes
-from hdnn_dist.kernels.layer_tables import LayerProgram
+from hdnn_dist.kernels.exchange_counts import ExchangeCounts
+from hdnn_dist.kernels.layer_tables import LayerTables
 from hdnn_dist.propagation.state import drift_of
-from hdnn_dist.propagation.stepper import Gradients, Saved, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
-from hdnn_dist.propagation.vector_fields import Gradient
 from hdnn_dist.weights.blocks import BlockLayout
 
 TILE = 16  # samples, as few as the matrix units take: so that there are many programs
@@ -34,20 +34,18 @@ INTERPRETED = not isinstance(triton_passes.forward, triton.JITFunction)
 
 
 class TritonStepper:
-    """Passes of a scheme that is not ``unfit``, at one width; tangents and single layers are left to ``portable``.
+    """Passes of a system without a ``misfit``, at one width; tangents and single layers are left to ``portable``."""
 
-    ``precision``: of the operands of products, "float32" or "bf16".
-    """
-
-    def __init__(self, system: System, portable: Stepper, precision: str = "float32") -> None:
-        layout = system.layers.layouts[0]
-        self.kernel = "triton" if precision == "float32" else f"triton-{precision}"
+    def __init__(self, system: System, portable: Stepper, kernel: str = "triton") -> None:
+        layout, precision = system.layers.layouts[0], kernel.partition("-")[2] or "float32"
+        self.kernel = kernel
         self.system, self.width, self.portable = system, portable.width, portable
         self.tangent = portable.tangent
-        self.program = LayerProgram(system, layout, portable.dtype)
+        self.layer = LayerTables(system, layout, portable.dtype)
+        self._counts = ExchangeCounts(system)
         self._rows = max(FEWEST, triton.next_power_of_2(layout.halo.rows))
         self._tiles = triton.cdiv(self.width, TILE)
-        self._places = _places(layout, self.program.half_steps, list(system.rows.values()), self._rows)
+        self._places = _places(layout, self.layer.half_steps, list(system.rows.values()), self._rows)
         operands = "emulated" if INTERPRETED and precision == "bf16" else precision
         self._constants = {"ACTIVATION": system.activation.name, "OPERANDS": operands, "N": self._rows, "T": TILE}
         self._options = {} if INTERPRETED else {"num_warps": WARPS[self._rows]}
@@ -57,7 +55,7 @@ class TritonStepper:
         """As ``Stepper.forward``."""
         if len(layers) == 1:
             return self.portable.forward(x, weights, layers, store)
-        self.program.record(len(layers), self.width * x.element_size(), reverse=False)
+        self._counts.record(len(layers), self.width * x.element_size(), reverse=False)
         return Saved(x, self._forward(x.contiguous(), weights.blocks, layers), weights, layers, [])
 
     def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
@@ -65,13 +63,13 @@ class TritonStepper:
         x, y, weights, layers, _ = saved
         if len(layers) == 1:
             return self.portable.backward(saved, grad_y)
-        self.program.record(len(layers), self.width * x.element_size(), reverse=True)
+        self._counts.record(len(layers), self.width * x.element_size(), reverse=True)
         rebuilt, grad_x, sums = self._backward(y.contiguous(), grad_y.contiguous(), weights.blocks, layers)
         return Gradients(grad_x, Weights(sums.sum(0), torch.zeros_like(weights.coupling)), drift_of(x, rebuilt))
 
     def _compile(self, dtype: torch.dtype) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
-        device = self.program.layout.device
+        device = self.layer.layout.device
         x = torch.zeros(self.width, int(self.system.features.sum()), dtype=dtype, device=device)
         blocks = torch.zeros(self.system.layers.shape, dtype=dtype, device=device)
         y = self._forward(x, blocks, range(0))
@@ -98,12 +96,12 @@ class TritonStepper:
 
     def _operators(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """The views of (..., operators, size) that half-step 0 and half-step 1 work with."""
-        first, second = self.program.half_steps["operator"].tolist()
+        first, second = self.layer.half_steps["operator"].tolist()
         return blocks.detach()[..., first, :], blocks.detach()[..., second, :]
 
     def _about(self, x: Tensor, layers: range) -> dict[str, Any]:
         """What both passes are told; x: (batch, features, positions...)."""
-        first, second = self.program.half_steps["scale"].tolist()
+        first, second = self.layer.half_steps["scale"].tolist()
         return self._places | {
             "scale_0": first,
             "scale_1": second,
@@ -120,24 +118,23 @@ class TritonStepper:
         return min(self._tiles, max(1, SUMS // max(1, blocks.numel() * blocks.element_size())))
 
 
-def unfit(system: System, dtype: torch.dtype) -> str | None:
+def misfit(system: System) -> str | None:
     """Why these passes cannot carry a network out, or ``None`` where they can."""
     halo, halves = system.layers.layouts[0].halo, system.architecture.layer
-    if not system.whole:
-        return "it needs all agents in one process, and one graph for all layers"
     if halo.agents.world.device.type != ("cpu" if INTERPRETED else "cuda"):
         return "it needs a CUDA device, or a CPU where TRITON_INTERPRET=1 was set before triton was imported"
-    if system.architecture.simultaneous or any(half.field is not Gradient for half in halves):
-        return f"it knows H2 and MS3, not {system.architecture.name}"
+    if system.architecture.simultaneous or not all(half.field.gradient for half in halves) or len(halves) != 2:
+        return f"it knows two gradients that take turns, as in H2 and MS3, not {system.architecture.name}"
     if system.coupling.kind != "identity":
         return "it knows no X other than the identity"
-    if dtype != torch.float32:
-        return f"it computes in float32, not in {dtype}"
-    if not system.activation.built_in:
-        return f"it does not know the activation {system.activation.name!r}"
     if halo.rows > LARGEST:
         return f"half of the state has {halo.rows} rows, and on chip is room for {LARGEST}"
     return None
+
+
+def make(system: System, portable: Stepper, name: str) -> Propagator:
+    """As ``Kernel`` says; ``name``: "triton", or "triton-bf16" for products of bfloat16."""
+    return TritonStepper(system, portable, name)
 
 
 def _places(layout: BlockLayout, half_steps: np.ndarray, parts: list[Tensor], rows: int) -> dict[str, Tensor]:
