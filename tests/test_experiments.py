@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hdnn_dist.experiments.table import listed, median_range
 from hdnn_dist.plots.lines import Line, draw_lines
 from hdnn_dist.training.config import Config
 
+ROOT = Path(__file__).parents[1]
 TINY = ("epochs=1", "data.samples=40", "batch_size=10")
 OTHERS = "# Title\r\n\nbefore\n<!-- reproduce reach -->old<!-- end reach -->\n"
 MARKED = OTHERS + "| tiny | <!-- reproduce tiny -->\nold\n<!-- end tiny --> |\nafter\n"
@@ -179,6 +181,14 @@ class TestTables:
             cells = enumerate(experiment.cells)
             found = [Finding(cell, (Trained((i + 1) / 100, 1.0, 2.0, 99.0 - i),)) for i, cell in cells]
             assert experiment.headline(found) == wanted[name]
+
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_the_readme_has_a_row_for_it(self, name: str) -> None:
+        """With a link to its page, and the markers between which the headline goes."""
+        begin, end, page = f"<!-- reproduce {name} -->", f"<!-- end {name} -->", f"docs/results/{name}.md"
+        (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if begin in line)
+        assert re.fullmatch(rf"\| \[.+\]\({page}\) \| [^|]+ \| {begin}[^|]+{end} \|", row)
+        assert (ROOT / page).is_file()
 
     def test_median_and_worst_count_what_diverged(self) -> None:
         cell = tiny().cells[0]
