@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from hdnn_dist.experiments import EXPERIMENTS, running
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.cells import Result as Trained
 from hdnn_dist.experiments.running import train
-from hdnn_dist.experiments.table import listed
+from hdnn_dist.experiments.table import listed, median_range
 from hdnn_dist.plots.lines import Line, draw_lines
 from hdnn_dist.training.config import Config
 
+ROOT = Path(__file__).parents[1]
 TINY = ("epochs=1", "data.samples=40", "batch_size=10")
 OTHERS = "# Title\r\n\nbefore\n<!-- reproduce reach -->old<!-- end reach -->\n"
-MARKED = OTHERS + "<!-- reproduce tiny -->\nold\n<!-- end tiny -->\nafter\n"
+MARKED = OTHERS + "| tiny | <!-- reproduce tiny -->\nold\n<!-- end tiny --> |\nafter\n"
 
 
 def reproduce(*arguments: str) -> Result:
@@ -35,11 +37,15 @@ def tiny(*overrides: str, reads_files: bool = False) -> Experiment:
         Cell({"layers": layers}, "double_circles_ring8.toml", (*TINY, f"network.layers={layers}", *overrides))
         for layers in (1, 2)
     )
-    return Experiment("tiny", "Tiny", "Nothing.", cells, _table, _draw, seeds=2, reads_files=reads_files)
+    return Experiment("tiny", "Tiny", "Nothing.", cells, _table, _headline, _draw, seeds=2, reads_files=reads_files)
 
 
 def _table(found: Findings) -> str:
     return listed(found, ["layers"])
+
+
+def _headline(found: Findings) -> str:
+    return f"medians {median_range(found)}"
 
 
 def _draw(found: Findings, path: Path) -> Path:
@@ -150,6 +156,40 @@ class TestTables:
         if experiment.draw is not None:
             assert experiment.draw(found, tmp_path / "picture.png").stat().st_size > 1000
 
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    @pytest.mark.parametrize(("accuracies", "shown"), [((0.5, None, 0.75), "0.5000"), ((None, None, 0.75), "diverged")])
+    def test_a_headline_fits_into_a_cell_of_a_table(
+        self, name: str, accuracies: tuple[float | None, ...], shown: str
+    ) -> None:
+        results = tuple(Trained(accuracy, 1.0, 2.0, 3.0) for accuracy in accuracies)
+        headline = EXPERIMENTS[name].headline([Finding(cell, results) for cell in EXPERIMENTS[name].cells])
+        assert shown in headline
+        assert not set(headline) & set("|\n")
+
+    def test_headlines_sum_up_what_was_found(self) -> None:
+        """By hand: the lowest accuracy in the first cell, the highest in the last one, bytes falling."""
+        wanted = {
+            "architectures": "swiss_roll: best 0.3000, first at 64 layers, H2 0.3000; double_moons: best 0.6000, "
+            "first at 64 layers, H2 0.6000",
+            "topologies": "medians 0.0100 to 0.1200, worst seed 0.0100; bytes a step 88 (hypercube:3) to 99 (ring:8)",
+            "mnist_channels": "0.0100 to 0.1000 at 2 layers, 0.0200 to 0.1100 at 4 layers, "
+            "0.0300 to 0.1200 at 8 layers",
+            "mnist_patches": "all agents 0.0100, central agent 0.0200, corner agent 0.0300",
+            "reach": "0.0600 to 0.3600 at the best depth; at most 0.3100 with no pixel in reach",
+        }
+        for name, experiment in EXPERIMENTS.items():
+            cells = enumerate(experiment.cells)
+            found = [Finding(cell, (Trained((i + 1) / 100, 1.0, 2.0, 99.0 - i),)) for i, cell in cells]
+            assert experiment.headline(found) == wanted[name]
+
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_the_readme_has_a_row_for_it(self, name: str) -> None:
+        """With a link to its page, and the markers between which the headline goes."""
+        begin, end, page = f"<!-- reproduce {name} -->", f"<!-- end {name} -->", f"docs/results/{name}.md"
+        (row,) = (line for line in (ROOT / "README.md").read_text().splitlines() if begin in line)
+        assert re.fullmatch(rf"\| \[.+\]\({page}\) \| [^|]+ \| {begin}[^|]+{end} \|", row)
+        assert (ROOT / page).is_file()
+
     def test_median_and_worst_count_what_diverged(self) -> None:
         cell = tiny().cells[0]
         found = Finding(cell, tuple(Trained(accuracy, 1.0, 0.0, 0.0) for accuracy in (0.5, 1.0, None)))
@@ -183,10 +223,10 @@ class TestReproduce:
         assert reproduce("tiny", "--seeds", "1").exit_code == 0
         once = (here / "README.md").read_bytes().decode()
         before, begin, rest = once.partition("<!-- reproduce tiny -->")
-        table, end, after = rest.partition("<!-- end tiny -->")
-        assert (before, after) == (OTHERS, "\nafter\n")
-        assert "| layers | median | worst |" in table
-        assert "old" not in table
+        headline, end, after = rest.partition("<!-- end tiny -->")
+        assert (before, after) == (OTHERS + "| tiny | ", " |\nafter\n")
+        accuracies = sorted({f"{row['result']['accuracy']:.4f}" for row in records(here)})
+        assert headline == f"medians {' to '.join(accuracies)}; seed 0"
         assert reproduce("tiny", "--seeds", "1").exit_code == 0
         assert (here / "README.md").read_bytes().decode() == once
         assert begin

@@ -33,7 +33,9 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Where NAME.md, NAME.jsonl and the picture go.")] = Path("docs/results"),
     jobs: Annotated[str, typer.Option(metavar="N", help="Trainings at the same time, each on one thread.")] = "1",
 ) -> None:
-    """Train every cell of an experiment and write its table, into a page and between the markers of ./README.md.
+    """Train every cell of an experiment; write its table into a page, its headline into ./README.md.
+
+    The headline, one line, replaces what stands between <!-- reproduce NAME --> and <!-- end NAME -->.
 
     Each training that ends is put on record at once: after Ctrl-C the same command goes on from there.
     """
@@ -76,7 +78,7 @@ def _output(experiment: Experiment, out: Path) -> Output:
 def _write(experiment: Experiment, wanted: Sequence[Task], records: Records, output: Output) -> None:
     found = findings(experiment, wanted, records)
     command = _command(experiment, len(found[0].results))
-    written = write_page(experiment, found, command, output) + write_readme(experiment, found, command)
+    written = write_page(experiment, found, command, output) + write_readme(experiment, found)
     console.print(experiment.table(found))
     console.print(f"written: {', '.join(map(str, written))}")
 

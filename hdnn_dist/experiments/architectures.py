@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hdnn_dist.experiments.cells import Cell, Experiment, Findings
+from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.depth import depth_panels
 from hdnn_dist.experiments.table import accuracy, grouped, pivoted
 from hdnn_dist.plots.lines import draw_lines
@@ -40,10 +40,27 @@ def _table(found: Findings) -> str:
 def _best(found: Findings) -> list[str]:
     lines = []
     for (data,), group in grouped(found, ["data"]).items():
-        best = [max(same, key=lambda finding: finding.median) for same in grouped(group, ["layers"]).values()]
+        best = [_highest(same) for same in grouped(group, ["layers"]).values()]
         shown = [f"{accuracy(finding.median)} {finding.cell.labels['architecture']}" for finding in best]
         lines.append(f"| {data} | best | {' | '.join(shown)} | |")
     return lines
+
+
+def _highest(found: Findings) -> Finding:
+    """The highest median, of the fewest layers that reach it."""
+    return max(found, key=lambda finding: (finding.median, -finding.cell.labels["layers"]))
+
+
+def _headline(found: Findings) -> str:
+    """The best median of each data set at any depth, and that of H2."""
+    return "; ".join(_summed_up(data, group) for (data,), group in grouped(found, ["data"]).items())
+
+
+def _summed_up(data: str, found: Findings) -> str:
+    best = _highest(found)
+    h2 = _highest([finding for finding in found if finding.cell.labels["architecture"] == "H2"])
+    layers = best.cell.labels["layers"]
+    return f"{data}: best {accuracy(best.median)}, first at {layers} layers, H2 {accuracy(h2.median)}"
 
 
 def _draw(found: Findings, path: Path) -> Path:
@@ -61,5 +78,6 @@ EXPERIMENT = Experiment(
     ),
     cells=tuple(_cell(data, name, layers) for data in DATA for name in ARCHITECTURES for layers in LAYERS),
     table=_table,
+    headline=_headline,
     draw=_draw,
 )

@@ -93,9 +93,10 @@ Findings = Sequence[Finding]
 class Experiment:
     """A table of cells, and how what was found is shown.
 
-    ``compares``: what the table compares, in a few sentences. ``table``: the findings as a Markdown table. ``draw``:
-    a picture of them into a file. ``seeds``: how many unless told otherwise. ``reads_files``: whether it needs the
-    files of MNIST, in the folder ``data.root`` of its configs.
+    ``compares``: what the table compares, in a few sentences. ``table``: the findings as a Markdown table.
+    ``headline``: the figures that sum them up, in one line that fits into a cell of a table. ``draw``: a picture of
+    them into a file. ``seeds``: how many unless told otherwise. ``reads_files``: whether it needs the files of MNIST,
+    in the folder ``data.root`` of its configs.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Experiment:
     compares: str
     cells: tuple[Cell, ...]
     table: Callable[[Findings], str]
+    headline: Callable[[Findings], str]
     draw: Callable[[Findings, Path], Path] | None = None
     seeds: int = 3
     reads_files: bool = False

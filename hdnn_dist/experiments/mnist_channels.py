@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hdnn_dist.experiments.cells import Cell, Experiment, Findings
-from hdnn_dist.experiments.table import grouped, pivoted
+from hdnn_dist.experiments.table import grouped, median_range, pivoted
 from hdnn_dist.plots.lines import Line, draw_lines
 
 ARCHITECTURES = ("MS1", "H1-J1", "H1-J2", "H2")
@@ -19,6 +19,12 @@ def _cell(architecture: str, layers: int) -> Cell:
 
 def _table(found: Findings) -> str:
     return pivoted(found, ["architecture"], "layers")
+
+
+def _headline(found: Findings) -> str:
+    """The range of the architectures at each depth."""
+    depths = grouped(found, ["layers"]).items()
+    return ", ".join(f"{median_range(same)} at {layers} layers" for (layers,), same in depths)
 
 
 def _draw(found: Findings, path: Path) -> Path:
@@ -40,6 +46,7 @@ EXPERIMENT = Experiment(
     ),
     cells=tuple(_cell(architecture, layers) for architecture in ARCHITECTURES for layers in LAYERS),
     table=_table,
+    headline=_headline,
     draw=_draw,
     seeds=1,
     reads_files=True,

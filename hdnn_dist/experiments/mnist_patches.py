@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hdnn_dist.experiments.cells import Cell, Experiment, Findings
-from hdnn_dist.experiments.table import listed
+from hdnn_dist.experiments.table import accuracy, listed
 
 CONFIGS = {
     "all agents": "mnist_patches.toml",
@@ -16,6 +16,11 @@ def _table(found: Findings) -> str:
     return listed(found, ["readout"])
 
 
+def _headline(found: Findings) -> str:
+    """The accuracy of each readout."""
+    return ", ".join(f"{finding.cell.labels['readout']} {accuracy(finding.median)}" for finding in found)
+
+
 EXPERIMENT = Experiment(
     name="mnist_patches",
     title="MNIST, a patch an agent",
@@ -25,6 +30,7 @@ EXPERIMENT = Experiment(
     ),
     cells=tuple(Cell({"readout": readout}, config) for readout, config in CONFIGS.items()),
     table=_table,
+    headline=_headline,
     seeds=1,
     reads_files=True,
 )

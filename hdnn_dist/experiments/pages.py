@@ -1,4 +1,4 @@
-"""Where the tables go: a page for each experiment, and between the markers of a README."""
+"""Where the results go: a page for each experiment, and its headline between the markers of a README."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hdnn_dist.support.files import write_whole
 from hdnn_dist.support.version import VERSION
 
 README = Path("README.md")
-MADE_BY = "Made by `{command}`, never by hand"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
         experiment.compares,
         experiment.table(found),
         *(f"![{experiment.title}]({path.name})" for path in pictures),
-        f"{MADE_BY.format(command=command)}, with hdnn-dist {VERSION} and torch {torch.__version__}. "
+        f"Made by `{command}`, never by hand, with hdnn-dist {VERSION} and torch {torch.__version__}. "
         f"Test accuracy after the last epoch, {_seeds(found)}; seconds are of one training. Every result, with its "
         f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
     ]
@@ -52,13 +51,16 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
     return [output.page, *pictures]
 
 
-def write_readme(experiment: Experiment, found: Findings, command: str, readme: Path = README) -> list[Path]:
-    """Replace what stands between the experiment's markers by its table, nothing else; the file, where it has them."""
+def write_readme(experiment: Experiment, found: Findings, readme: Path = README) -> list[Path]:
+    """Replace what stands between the experiment's markers by its headline, nothing else; the file, if it has them.
+
+    One line, so that the markers may stand in a cell of a table.
+    """
     text = _read(readme)
     if (place := _place(text, experiment.name, readme)) is None:
         return []
-    table = f"\n{experiment.table(found)}\n\n{MADE_BY.format(command=command)}; {_seeds(found)}.\n"
-    write_whole(readme, text[: place.start] + table + text[place.stop :])
+    headline = f"{experiment.headline(found)}; {_seeds(found)}"
+    write_whole(readme, text[: place.start] + headline + text[place.stop :])
     return [readme]
 
 
@@ -73,7 +75,7 @@ def _read(readme: Path) -> str:
 
 
 def _place(text: str, name: str, readme: Path) -> slice | None:
-    """Where the table of an experiment stands; None where there are no markers."""
+    """Where the headline of an experiment stands; None where there are no markers."""
     begin, end = f"<!-- reproduce {name} -->", f"<!-- end {name} -->"
     counts = text.count(begin), text.count(end)
     if counts == (0, 0):

@@ -14,7 +14,7 @@ import numpy as np
 from hdnn_dist.analysis.check import check_config
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.depth import depth_panels
-from hdnn_dist.experiments.table import median_and_worst, pivoted
+from hdnn_dist.experiments.table import accuracy, grouped, median_and_worst, median_range, pivoted
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.lines import draw_lines
 
@@ -53,11 +53,11 @@ def _patches_at(agents: list[int]) -> str:
     return "{" + ", ".join(f"{agent} = {row}" for agent, row in zip(agents, rows, strict=True)) + "}"
 
 
-def _seen(cell: Cell) -> str:
-    """How many of the agents with pixels the readout can see: 6 of 64."""
+def _seen(cell: Cell) -> tuple[int, int]:
+    """How many of the agents with pixels the readout can see, and how many there are."""
     config = cell.settings(seed=0)
     checked = check_config(config, CommunicationGraph.parse(config.graph))
-    return f"{len(checked.inputs) - len(checked.unreached)} of {len(checked.inputs)}"
+    return len(checked.inputs) - len(checked.unreached), len(checked.inputs)
 
 
 def _table(found: Findings) -> str:
@@ -65,7 +65,16 @@ def _table(found: Findings) -> str:
 
 
 def _accuracy_and_seen(finding: Finding) -> str:
-    return f"{median_and_worst(finding)}, {_seen(finding.cell)}"
+    seen, there = _seen(finding.cell)
+    return f"{median_and_worst(finding)}, {seen} of {there}"
+
+
+def _headline(found: Findings) -> str:
+    """The best depth of each graph and of each place of the pixels, and what is guessed without a pixel in reach."""
+    rows = grouped(found, ["graph", "pixels"]).values()
+    best = median_range([max(row, key=lambda finding: finding.median) for row in rows])
+    blind = max(finding.median for finding in found if _seen(finding.cell)[0] == 0)
+    return f"{best} at the best depth; at most {accuracy(blind)} with no pixel in reach"
 
 
 def _draw(found: Findings, path: Path) -> Path:
@@ -87,5 +96,6 @@ EXPERIMENT = Experiment(
     ),
     cells=tuple(cell for graph in GRAPHS for cell in _cells(graph)),
     table=_table,
+    headline=_headline,
     draw=_draw,
 )

@@ -1,4 +1,4 @@
-"""Findings as Markdown tables: one line a cell, or a column for each value of a label."""
+"""Findings as Markdown tables, one line a cell or a column for each value of a label, and in a few words."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def seconds(value: float) -> str:
 def median_and_worst(finding: Finding) -> str:
     """``0.9990 (0.9875)``."""
     return f"{accuracy(finding.median)} ({accuracy(finding.worst)})"
+
+
+def median_range(findings: Findings) -> str:
+    """``0.9716 to 0.9793``: the lowest and the highest median; one of them where they read the same."""
+    medians = [finding.median for finding in findings]
+    return " to ".join(dict.fromkeys(accuracy(value) for value in (min(medians), max(medians))))
 
 
 def listed(findings: Findings, labels: Sequence[str]) -> str:

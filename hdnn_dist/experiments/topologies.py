@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hdnn_dist.experiments.cells import Cell, Experiment, Findings
-from hdnn_dist.experiments.table import listed
+from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
+from hdnn_dist.experiments.table import accuracy, listed, median_range
 
 DATA = ("double_circles", "swiss_roll")
 GRAPHS = ("ring:8", "complete:8", "path:8", "star:8", "grid:2x4", "hypercube:3")
@@ -17,6 +17,17 @@ def _table(found: Findings) -> str:
     return listed(found, ["data", "graph"])
 
 
+def _headline(found: Findings) -> str:
+    """Medians and the worst seed of all graphs, and what the cheapest and the dearest graph send."""
+    worst = accuracy(min(finding.worst for finding in found))
+    fewest, *_, most = sorted(found, key=lambda finding: finding.bytes_per_step)
+    return f"medians {median_range(found)}, worst seed {worst}; bytes a step {_sent(fewest)} to {_sent(most)}"
+
+
+def _sent(finding: Finding) -> str:
+    return f"{finding.bytes_per_step:,.0f} ({finding.cell.labels['graph']})"
+
+
 EXPERIMENT = Experiment(
     name="topologies",
     title="Eight agents on six graphs",
@@ -27,5 +38,6 @@ EXPERIMENT = Experiment(
     ),
     cells=tuple(_cell(data, graph) for data in DATA for graph in GRAPHS),
     table=_table,
+    headline=_headline,
     seeds=5,
 )
