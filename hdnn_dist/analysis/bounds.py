@@ -1,6 +1,7 @@
 """Bounds of the norm of the BSMs, from the norms of the weights. All are logarithms, for they overflow.
 
-With |s'| <= a, every layer multiplies the norm by at most
+With |s'| <= a, a half-step that adds h C F(source) multiplies the norm by at most 1 + h ||C|| Lip(F), where Lip(F) is
+a ||K||^2 for K^T s(K x + b) and a ||L|| for s(L x + b). So every layer multiplies it by at most
 
     H2         (1 + h a ||X|| ||Kp||^2)(1 + h a ||X|| ||Kq||^2)
     MS3        (1 + h a ||K1||^2)(1 + h a ||K2||^2)
@@ -59,53 +60,56 @@ def bounds(net: HDNN) -> Bounds:
     """The bounds of a network; every rank has to call it."""
     n = int(net.features.sum())
     spectral = n <= MOST_DENSE_FEATURES and net.layers * n * n <= MOST_DENSE_ENTRIES
-    K, C = _spectral_norms(net) if spectral else _norms_by_neighbours(net)
-    return Bounds(lower_bound(net), _log_factors(net, K, C), _rate(net, K, C), net.step, spectral)
+    stretches = _stretches(net, *(_spectral_norms(net) if spectral else _norms_by_neighbours(net)))
+    return Bounds(lower_bound(net), _log_factors(net, stretches), _rate(net, stretches), net.step, spectral)
 
 
 def lower_bound(net: HDNN) -> float | None:
-    """1 for H2, MS1 and MS3 with their own scheme, else ``None``.
-
-    A half-step that adds to one half what it reads from the other has determinant 1, whatever K, X and s are, so every
-    BSM has: its largest singular value is at least 1.
-    """
-    return None if net.architecture.simultaneous else 1.0
+    """1 for H2, MS1, MS3 and whatever else keeps volume, else ``None``: the determinant of every BSM is 1."""
+    return 1.0 if net.architecture.keeps_volume else None
 
 
-def _log_factors(net: HDNN, K: np.ndarray, C: np.ndarray) -> np.ndarray:
-    """(layers,) from the norms K (layers, operators) and those of the coupling (layers,)."""
-    growth = net.step * _responses(net, K, C)
-    name = net.architecture.name
-    if name == "MLP":
-        with np.errstate(divide="ignore"):
-            return np.log(net.activation.slope * K[:, 0])
-    if net.architecture.simultaneous:
-        return np.log1p(growth.max(axis=1))
-    return np.log1p(growth).sum(axis=1) * (2 if name == "MS1" else 1)
+def _stretches(net: HDNN, L: np.ndarray, C: np.ndarray) -> np.ndarray:
+    """(layers, half-steps) of ``HalfStep.stretch``, from the norms of their L and those of the coupling (layers,)."""
+    halves = net.architecture.layer
+    each = [half.stretch(L[:, number], C, net.activation.slope) for number, half in enumerate(halves)]
+    return np.stack(each, axis=1)
 
 
-def _responses(net: HDNN, K: np.ndarray, C: np.ndarray) -> np.ndarray:
-    """(layers, operators) largest Lipschitz constant of what each operator adds, per unit of h."""
-    squared = net.architecture.name not in ("MS1", "MS2", "MLP")
-    return net.activation.slope * (C[:, np.newaxis] * K**2 if squared else K)
+def _log_factors(net: HDNN, stretches: np.ndarray) -> np.ndarray:
+    """(layers,) logarithms of what bounds the norm of a layer's Jacobian."""
+    halves = net.architecture.layer
+    scaled = stretches * [1.0 if half.replaces else net.step for half in halves]
+    if not net.architecture.simultaneous:
+        return np.log1p(scaled).sum(axis=1)
+    kept = set(net.architecture.parts) - {half.target for half in halves if half.replaces}
+    with np.errstate(divide="ignore"):
+        return np.log(bool(kept) + _together(net, scaled))
 
 
-def _rate(net: HDNN, K: np.ndarray, C: np.ndarray) -> float | None:
-    return None if net.architecture.name == "MLP" else float(_responses(net, K, C).max())
+def _together(net: HDNN, stretches: np.ndarray) -> np.ndarray:
+    """(layers,) of half-steps that all read the state before the layer: the norm of the matrix of their norms."""
+    parts = net.architecture.parts
+    blocks = np.zeros((len(stretches), len(parts), len(parts)))
+    for number, half in enumerate(net.architecture.layer):
+        blocks[:, parts.index(half.target), parts.index(half.source)] += stretches[:, number]
+    return np.linalg.norm(blocks, 2, axis=(1, 2))
+
+
+def _rate(net: HDNN, stretches: np.ndarray) -> float | None:
+    if any(half.replaces for half in net.architecture.layer):
+        return None
+    return float(_together(net, stretches).max())
 
 
 def _spectral_norms(net: HDNN) -> tuple[np.ndarray, np.ndarray]:
-    """Norms of every operator (layers, operators), and of J (layers,), from the dense matrices."""
-    dense = net.dense()
-    n = dense.K.shape[-1]
-
-    def part(half: int | None) -> slice:
-        return slice(None) if half is None else slice(half * (n // 2), (half + 1) * (n // 2))
-
-    operators = [dense.K[:, part(known.rows), part(known.columns)] for known in net.architecture.operators]
-    K = torch.stack([_norms(operator) for operator in operators], dim=1)
-    C = _norms(dense.J).expand(net.layers) if net.architecture.coupled else K.new_ones(net.layers)
-    return K.cpu().numpy(), C.cpu().numpy()
+    """Norms of L in every half-step, (layers, half-steps), and of the coupling, (layers,), from whole matrices."""
+    stored = net.operators()
+    L = torch.stack(
+        [_norms(half.field.coefficients.of(stored[:, half.operator])) for half in net.architecture.layer], 1
+    )
+    C = _norms(net.dense().J).expand(net.layers) if net.architecture.coupled else L.new_ones(net.layers)
+    return L.cpu().numpy(), C.cpu().numpy()
 
 
 def _norms(matrices: Tensor) -> Tensor:
@@ -114,5 +118,6 @@ def _norms(matrices: Tensor) -> Tensor:
 
 def _norms_by_neighbours(net: HDNN) -> tuple[np.ndarray, np.ndarray]:
     """Upper bounds of the same norms, those that the projection keeps, without a dense matrix."""
-    K = operator_norms(net).cpu().numpy()
-    return K, np.full(net.layers, coupling_norm(net))
+    stored = operator_norms(net).cpu().numpy()
+    L = [half.field.coefficients.size * stored[:, half.operator] for half in net.architecture.layer]
+    return np.stack(L, axis=1), np.full(net.layers, coupling_norm(net))

@@ -3,10 +3,11 @@
 Whether neighbours alone can run the network (T <= S and R <= S), whether one exchange a half-step would do, and which
 agents' inputs can change which agents' outputs. All three come from the blocks of dF/dsource that may be non-zero:
 
-    Gradient, K^T s(K x + b)     T^T T        Direct, s(K x + b)               T
-    Skew, s((U - U^T) x + b)     T = T^T      Transposed, s(-K^T x + b)      T^T
+    K^T s(K x + b)                             T^T T
+    s(L x + b), L = alpha K + beta K^T         T, T^T or both together
 
-and from the coupling in front of it, R or, for X^T, R^T. No block of T or R is taken to be zero by chance.
+and from the coupling in front of it, R or, for X^T, R^T (``HalfStep.patterns``). No block of T or R is taken to be zero
+by chance.
 
 A set of agents is a bit of ``uint64``: 64 of them move through the layers at once, and the products of patterns, which
 can be dense, are never formed.
@@ -26,9 +27,8 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.layer_graphs import check_graphs
 from hdnn_dist.graph.pairs import BoolArray, IntArray
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.propagation.architectures import Architecture, HalfStep
+from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named
-from hdnn_dist.propagation.vector_fields import Gradient, Transposed
 from hdnn_dist.support.arguments import whole
 
 Bits = NDArray[np.uint64]
@@ -133,8 +133,8 @@ class _Moves:
         self.architecture, self.graph = architecture, graph
         self.T = _pattern(T, graph.pattern(), "T")
         own = Pattern.diagonal(graph.agents)
-        self.R = _pattern(R, graph.pattern() if architecture.name == "H1-J2" else own, "R")
-        self.halves = [(half, _passed(half, self.T, self.R)) for half in architecture.layer]
+        self.R = _pattern(R, graph.pattern() if architecture.coupling == "J2" else own, "R")
+        self.halves = [(half, half.patterns(self.T, self.R)) for half in architecture.layer]
 
     def layer(self, state: dict[str, Bits]) -> dict[str, Bits]:
         """Which inputs each agent's parts depend on after a layer, from what they depend on before."""
@@ -143,12 +143,6 @@ class _Moves:
             moved = _through(patterns, (state if self.architecture.simultaneous else after)[half.source])
             after[half.target] = moved if half.replaces else after[half.target] | moved
         return after
-
-
-def _passed(half: HalfStep, T: Pattern, R: Pattern) -> list[Pattern]:
-    own = {Gradient: [T, T.transposed()], Transposed: [T.transposed()]}.get(half.field, [T])
-    coupling = {"C": [R], "CT": [R.transposed()]}.get(half.coupled or "", [])
-    return own + coupling
 
 
 def _through(patterns: list[Pattern], bits: Bits) -> Bits:

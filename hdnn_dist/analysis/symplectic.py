@@ -14,9 +14,8 @@ from hdnn_dist.model.network import HDNN
 
 
 def is_symplectic(net: HDNN) -> bool:
-    """Whether the BSMs are symplectic by construction: H2 with one X for all layers, MS3; with their own scheme."""
-    own_scheme = net.architecture.name in ("H2", "MS3") and not net.architecture.simultaneous
-    return own_scheme and len(net.coupling) <= 1
+    """Whether the BSMs are symplectic by construction: layers that are, with one X for all of them, as H2 and MS3."""
+    return net.architecture.symplectic and len(net.coupling) <= 1
 
 
 def has_reciprocal_values(net: HDNN) -> bool:

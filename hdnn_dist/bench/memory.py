@@ -10,6 +10,7 @@ from hdnn_dist.bench.cases import MEMORY, STORED, Case, Plan
 from hdnn_dist.bench.probe import DENSE, Peak, Probe, measure
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.kernels.block_tables import TILE
+from hdnn_dist.propagation.architectures import architecture
 
 LARGEST_BYTES = 2**30
 STATES_OF_A_DENSE_LAYER = 3  # autograd keeps, for each half: what enters, s, and a s
@@ -59,7 +60,7 @@ def _row(probe: Probe, peak: Peak, first: Peak) -> Row:
 
 def stored_states(probe: Probe) -> float | None:
     """States that the backward pass keeps, of the architectures that do not rebuild them; the formula is of these."""
-    if probe.architecture in ("H2", DENSE):
+    if probe.architecture == DENSE or not architecture(probe.architecture).simultaneous:
         return None
     return ceil(probe.case.layers / probe.store_every) + probe.store_every * min(1.0, TILE / probe.case.batch)
 

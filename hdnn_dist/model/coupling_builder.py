@@ -92,14 +92,13 @@ class CouplingBuilder:
         raise ValueError(f"coupling is {given!r}: {self.architecture.name} takes {known}, 'trained' or a matrix")
 
     def _default(self) -> str:
-        if not self.is_J:
-            return "I"
-        defaults = {"H1-J1": "J1", "H1-J2": "J2"}
-        if self.architecture.name not in defaults:
+        if self.architecture.coupling is None:
+            known, matrix = ("'J1', 'J2'", "a skew matrix") if self.is_J else ("'I'", "a matrix")
             raise ValueError(
-                "architecture 'H1' needs a coupling J: pass coupling='J1', 'J2', 'trained' or a skew matrix"
+                f"architecture {self.architecture.name!r} needs a coupling {'J' if self.is_J else 'X'}: "
+                f"pass coupling={known}, 'trained' or {matrix}"
             )
-        return defaults[self.architecture.name]
+        return self.architecture.coupling
 
     def _refuse_without_coupling(self, given: object, damping: float) -> None:
         if given is not None or damping:

@@ -33,8 +33,8 @@ class DenseView:
         self._pattern = layout.pattern
         self._operators = architecture.operators
         self._order = architecture.dense_rows(features)
-        self._skew = architecture.skew
         rows, columns, bias_rows = layout.positions()
+        self._at = torch.as_tensor(rows * int(self._sizes.sum()) + columns, device=layout.device)
         self._entries, self._mirrors, self._biases = [], [], []
         for operator in self._operators:
             r, c = self._place(operator.rows)[rows], self._place(operator.columns)[columns]
@@ -59,6 +59,13 @@ class DenseView:
             b = b.index_add(0, biases, values[len(entries) :])
         return K.view(self.n, self.n), b
 
+    def stored(self, weights: Tensor) -> Tensor:
+        """(operators, m, m) this rank's entries of every K as it is stored, m the rows of a part, agent after agent."""
+        m = int(self._sizes.sum())
+        matrices = weights.new_zeros(len(weights), m * m)
+        matrices[:, self._at] = weights[:, : len(self._at)]
+        return matrices.view(-1, m, m)
+
     def take(self, K: Tensor, b: Tensor, layer: int) -> Tensor:
         """This rank's (operators, size) weights of a layer from dense K and b; ``ValueError`` unless they fit."""
         if K.shape != (self.n, self.n) or b.shape != (self.n,):
@@ -69,9 +76,10 @@ class DenseView:
         self._refuse_outside_pattern(K, layer)
         self._refuse_broken_mirror(K, layer)
         flat, taken = K.flatten(), []
-        for entries, mirrors, biases in zip(self._entries, self._mirrors, self._biases, strict=True):
+        tables = zip(self._operators, self._entries, self._mirrors, self._biases, strict=True)
+        for operator, entries, mirrors, biases in tables:
             own = flat[entries]
-            if self._skew and mirrors is not None:  # a diagonal block holds each of its entries twice
+            if operator.skew and mirrors is not None:  # a diagonal block holds each of its entries twice
                 own = torch.where(self._diagonal(), own / 2, own)
             taken.append(torch.cat([own, b[biases]]))
         return torch.stack(taken)

@@ -163,6 +163,14 @@ class HDNN(nn.Module):
         K, b = self.fill_dense(self.weights.detach())
         return Dense(tree.sum(K), tree.sum(b), self._dense_coupling(tree))
 
+    def operators(self) -> Tensor:
+        """(layers, operators, m, m) every K as it is stored, m the rows of a part, agent after agent, on every rank.
+
+        Summed along a tree; every rank has to call it.
+        """
+        each = [view.stored(self.plan.weights(self.weights.detach(), layer)) for layer, view in self._by_layer()]
+        return SumTree(self.agents).sum(torch.stack(each))
+
     def fill_dense(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Dense K and b with this rank's entries in place, from its ``weights`` or their gradient. Differentiable."""
         each = [view.fill(self.plan.weights(weights, layer)) for layer, view in self._by_layer()]

@@ -16,6 +16,7 @@ from torch import Tensor
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.propagation.system import BLOCK_MAPS
 from hdnn_dist.weights.blocks import BlockLayout
 
 
@@ -42,10 +43,9 @@ class RowNorms:
 
 
 def operator_norms(net: HDNN) -> Tensor:
-    """(layers, operators) float64, at least ||K||, the same on every rank, which all have to call it."""
+    """(layers, operators) float64, at least ||K|| as it is stored; the same on every rank, all have to call it."""
     squares = torch.cat([squares.amax(-1) for _, _, squares in RowNorms(net).parts()])
-    stored = _over_ranks(net, squares).sqrt()
-    return 2 * stored if net.architecture.skew else stored  # K = U - U^T
+    return _over_ranks(net, squares).sqrt()
 
 
 def coupling_norm(net: HDNN) -> float:
@@ -55,7 +55,7 @@ def coupling_norm(net: HDNN) -> float:
         return math.hypot(1, plan.damping) if plan.kind == "canonical" else 1.0
     squares = torch.stack([_largest_sum(layout, weights) for layout, weights in _couplings(net)])
     stored = float(_over_ranks(net, squares.amax().reshape(1)).sqrt())
-    return (2 * stored if plan.kind == "skew" else stored) + plan.damping  # J = A - A^T
+    return BLOCK_MAPS[plan.kind].size * stored + plan.damping
 
 
 def _couplings(net: HDNN) -> Iterator[tuple[BlockLayout, Tensor]]:

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.propagation.state import halves_rows
-from hdnn_dist.propagation.vector_fields import Direct, Gradient, Skew, Transposed, VectorField
+from hdnn_dist.propagation.vector_fields import Direct, Gradient, Norm, Skew, Transposed, VectorField
 from hdnn_dist.support.arguments import unknown
 
 
@@ -37,6 +38,11 @@ class Operator:
     columns: int | None = None
     mirrored: bool = False
     biases: tuple[int | None, ...] = (None,)
+
+    @property
+    def skew(self) -> bool:
+        """Whether what is stored is U, every block once, and K = U - U^T."""
+        return self.mirrored and self.rows == self.columns
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,34 @@ class HalfStep:
         """What C F(source) is multiplied with, for the step size h."""
         return 1.0 if self.replaces else self.factor * step
 
+    def patterns(self, T: Pattern, R: Pattern) -> list[Pattern]:
+        """What a set of agents passes one after the other, with K in blkSparse(T) and C in blkSparse(R)."""
+        coupling = {"C": [R], "CT": [R.transposed()]}.get(self.coupled or "", [])
+        return self.field.patterns(T) + coupling
+
+    def stretch(self, norm: Norm, coupling: Norm, slope: float) -> Norm:
+        """A Lipschitz constant of what it adds, per unit of h, or of what it puts in the place of its target.
+
+        ``norm``: of L, ``coupling``: of C, numbers or arrays (layers,); ``slope``: the largest |s'|.
+        """
+        added = abs(self.scale(1.0)) * self.field.lipschitz(norm, slope)
+        return coupling * added if self.coupled else added
+
+    def largest_norm(self, stretch: float, coupling: float, slope: float) -> float:
+        """The largest ||K|| for which ``stretch`` is kept."""
+        added = stretch / abs(self.scale(1.0)) / (coupling if self.coupled else 1.0)
+        return self.field.norm_within(added, slope) / self.field.coefficients.size
+
 
 @dataclass(frozen=True)
 class Architecture:
     """A layer as half-steps.
 
     ``parts``: the parts of the state, two halves or the whole y; ``halves``: whether an agent's features are two;
-    ``simultaneous``: whether all half-steps read the state before the layer (forward Euler).
+    ``simultaneous``: whether all half-steps read the state before the layer (forward Euler). ``coupling``: what C is
+    unless one is given, "I", "J1" or "J2"; ``None`` where it has to be given, and where none stands in the layer.
+
+    What bounds, conditions and kernels have to know follows from these. ``ValueError`` for a layer that cannot be.
     """
 
     name: str
@@ -75,16 +102,40 @@ class Architecture:
     operators: tuple[Operator, ...]
     layer: tuple[HalfStep, ...]
     simultaneous: bool
+    coupling: str | None = None
+
+    def __post_init__(self) -> None:
+        for half in self.layer:
+            self._check(half)
+        if len({len(operator.biases) for operator in self.operators}) != 1:
+            raise ValueError(f"{self.name}: its operators have different numbers of biases; give all as many")
 
     @property
     def skew(self) -> bool:
         """Whether K is stored as U with K = U - U^T."""
-        return any(half.field is Skew for half in self.layer)
+        return any(operator.skew for operator in self.operators)
 
     @property
     def coupled(self) -> bool:
         """Whether a coupling (J or X) can be given."""
         return any(half.coupled for half in self.layer)
+
+    @property
+    def keeps_volume(self) -> bool:
+        """Whether a layer has determinant 1 whatever K, X and s are: each half-step adds to one half what it reads from
+        the other. Its largest singular value, and that of every product, is then at least 1.
+        """
+        return not self.simultaneous
+
+    @property
+    def symplectic(self) -> bool:
+        """Whether M J M^T = J for the Jacobian of a layer: gradients that take turns, X^T towards the first half, X
+        towards the second, in J = [0 -X^T; X 0], or no coupling.
+        """
+        alternate = {self.parts[0]: "CT", self.parts[-1]: "C"}
+        couplings = [half.coupled for half in self.layer]
+        fits = not self.coupled or couplings == [alternate[half.target] for half in self.layer]
+        return not self.simultaneous and fits and all(half.field.gradient for half in self.layer)
 
     def block_sizes(self, features: np.ndarray) -> np.ndarray:
         """(agents,) rows of each agent's block of one part."""
@@ -107,6 +158,20 @@ class Architecture:
                 f"two halves: give it an even number, such as {features[odd[0]] + 1}"
             )
 
+    def _check(self, half: HalfStep) -> None:
+        """``ValueError`` for a half-step that has no place in this layer."""
+        step = f"{self.name}: the half-step {half.source} -> {half.target}"
+        if not {half.source, half.target} <= set(self.parts):
+            raise ValueError(f"{step} names a part that the state has not; its parts are {', '.join(self.parts)}")
+        if not 0 <= half.operator < len(self.operators):
+            raise ValueError(f"{step} uses operator {half.operator}, but there are {len(self.operators)}, from 0 on")
+        if not 0 <= half.bias < len(self.operators[half.operator].biases):
+            raise ValueError(
+                f"{step} uses bias {half.bias}, which operator {half.operator} has not; add it to its biases"
+            )
+        if not self.simultaneous and (half.source == half.target or half.replaces):
+            raise ValueError(f"{step} cannot be undone: read one part and add to another, or make it simultaneous")
+
     def with_scheme(self, scheme: str | None) -> Architecture:
         """The same Hamiltonian under another integrator, for comparison; ``None`` keeps its own.
 
@@ -126,9 +191,13 @@ class Architecture:
 
 
 def _two_halves(
-    name: str, first: tuple[HalfStep, HalfStep], *operators: Operator, parts: tuple[str, str]
+    name: str,
+    layer: tuple[HalfStep, HalfStep],
+    *operators: Operator,
+    parts: tuple[str, str],
+    coupling: str | None = None,
 ) -> Architecture:
-    return Architecture(name, parts, True, operators, first, simultaneous=False)
+    return Architecture(name, parts, True, operators, layer, simultaneous=False, coupling=coupling)
 
 
 def _whole(name: str, operator: Operator, half: HalfStep, halves: bool = False) -> Architecture:
@@ -144,6 +213,7 @@ H2 = _two_halves(
     Operator("Kp", rows=0, columns=0, biases=(0,)),
     Operator("Kq", rows=1, columns=1, biases=(1,)),
     parts=("p", "q"),
+    coupling="I",
 )
 MS1 = _two_halves(
     "MS1",
@@ -165,8 +235,8 @@ MS3 = _two_halves(
     parts=("y", "z"),
 )
 H1 = _whole("H1", Operator("K"), HalfStep(Gradient, source="y", target="y", coupled="C"))
-H1_J1 = replace(H1, name="H1-J1", halves=True)
-H1_J2 = replace(H1, name="H1-J2")
+H1_J1 = replace(H1, name="H1-J1", halves=True, coupling="J1")
+H1_J2 = replace(H1, name="H1-J2", coupling="J2")
 MS2 = _whole("MS2", Operator("K", mirrored=True), HalfStep(Skew, source="y", target="y"))
 MLP = _whole("MLP", Operator("K"), HalfStep(Direct, source="y", target="y", replaces=True))
 

@@ -49,6 +49,10 @@ class Coefficients(NamedTuple):
         """Scatter-adds that L x takes, none or one; L^T x takes as many gathers."""
         return int(self.beta != 0)
 
+    def of(self, A: Tensor) -> Tensor:
+        """L, (..., n, n), for square A of the same shape."""
+        return self.alpha * A + self.beta * A.mT if self.beta else self.alpha * A
+
     def pattern(self, T: Pattern) -> Pattern:
         """The blocks of L that may be non-zero, with A in blkSparse(T)."""
         if not self.beta:

@@ -13,11 +13,13 @@ times what u gives there, v = dF^T u the gradient that leaves. u, f and v are (l
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +30,7 @@ from hdnn_dist.propagation.linear_map import Coefficients, LinearMap
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.products import BlockProduct
 
+Norm = TypeVar("Norm", float, np.ndarray)
 PLAIN = Coefficients(1.0, 0.0)  # L = K
 
 
@@ -82,9 +85,14 @@ class VectorField(ABC):
         return [reads, reads.transposed()] if cls.gradient else [reads]
 
     @classmethod
-    def lipschitz(cls, norm: float, slope: float) -> float:
-        """A Lipschitz constant of F, for ||L|| = ``norm`` and |s'| <= ``slope``."""
-        return slope * (norm**2 if cls.gradient else norm)
+    def lipschitz(cls, norm: Norm, slope: float) -> Norm:
+        """A Lipschitz constant of F, for ||L|| = ``norm``, numbers or an array of any shape, and |s'| <= ``slope``."""
+        return slope * (norm * norm if cls.gradient else norm)
+
+    @classmethod
+    def norm_within(cls, constant: float, slope: float) -> float:
+        """The largest ||L|| for which that is at most ``constant``."""
+        return math.sqrt(constant / slope) if cls.gradient else constant / slope
 
     @property
     def source_width(self) -> int:

@@ -15,8 +15,6 @@ from hdnn_dist.kernels.registry import compiled_function
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.norms import RowNorms, coupling_norm
 from hdnn_dist.model.readout import Readout
-from hdnn_dist.propagation.architectures import HalfStep
-from hdnn_dist.propagation.vector_fields import Gradient, Skew
 from hdnn_dist.support.arguments import unknown
 
 SCALES = ("multiply", "divide")
@@ -102,14 +100,7 @@ def _limits(net: HDNN, bound: float, coupling: float) -> list[float]:
     excess = math.expm1(math.log(bound) / (net.layers * len(halves)))
     limits = [math.inf] * len(net.architecture.operators)
     for half in halves:
-        limits[half.operator] = min(limits[half.operator], _limit(half, excess, net, coupling) * MARGIN)
+        stretch = 1 + excess if half.replaces else excess / net.step
+        limit = half.largest_norm(stretch, coupling, net.activation.slope) * MARGIN
+        limits[half.operator] = min(limits[half.operator], limit)
     return limits
-
-
-def _limit(half: HalfStep, excess: float, net: HDNN, coupling: float) -> float:
-    slope = net.activation.slope
-    if half.replaces:
-        return (1 + excess) / slope
-    if half.field is Gradient:
-        return math.sqrt(excess / (net.step * slope * (coupling if half.coupled else 1.0)))
-    return excess / (net.step * slope * (2 if half.field is Skew else 1))  # of U, with K = U - U^T
