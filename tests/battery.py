@@ -358,10 +358,11 @@ def checkpoint_checks(world: World) -> None:
     with tempfile.TemporaryDirectory() as own:
         folder = shared_folder(agents, Path(own))
         with agreed(SumTree(agents)):
-            save_weights(*parts(agents, seed=1), folder)
+            net, head = parts(agents, seed=1)
+            save_weights(net, [head], folder)
         for reader in (place(graph, world), place(graph, ALONE)):
             net, head = parts(reader, seed=2)
-            load_weights(net, head, folder)
+            load_weights(net, [head], folder)
             expected, expected_head = parts(reader, seed=1)
             assert torch.equal(net.weights, expected.weights)
             assert torch.equal(head.weights, expected_head.weights)

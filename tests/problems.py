@@ -158,7 +158,7 @@ def expected_coupling(problem: Problem, net: HDNN, J: Tensor, own: Tensor) -> Te
         return J
     if isinstance(problem.coupling, Tensor):
         return given_coupling(problem, J)
-    C = dense_coupling(net._couplings, net._coupling_plan, own)
+    C = dense_coupling(net.coupling_builder, net.coupling_spec, own)
     C = (C - C.detach()).squeeze(0)
     if problem.architecture == "H2":
         zero = torch.zeros_like(C)

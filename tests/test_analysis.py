@@ -565,7 +565,7 @@ class TestCommand:
         """Without records of gradients: no heat map."""
         (tmp_path / "config.toml").write_text((run / "config.toml").read_text())
         job = analysing._trained(run, ALONE)
-        save_weights(job.net, job.head, tmp_path / "checkpoints")
+        save_weights(job.net, job.others, tmp_path / "checkpoints")
         hints = [line for line in shown(str(tmp_path)) if "heat map" in line]
         assert len(hints) == 1
         assert "--set record_gradients=true" in hints[0]

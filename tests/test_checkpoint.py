@@ -27,10 +27,10 @@ def test_what_was_written_is_read_back(tmp_path: Path, architecture: str) -> Non
     """Bit for bit, into a network that started from another seed; uneven blocks mix the order of the agents."""
     written, head = parts(1, architecture)
     torch.nn.init.normal_(head.bias)
-    save_weights(written, head, tmp_path)
+    save_weights(written, [head], tmp_path)
     read, other = parts(2, architecture)
     assert not torch.equal(read.weights, written.weights)
-    load_weights(read, other, tmp_path)
+    load_weights(read, [other], tmp_path)
     for given, expected in zip([*read.parameters(), *other.parameters()], written.parameters(), strict=False):
         assert torch.equal(given, expected)
     assert torch.equal(other.weights, head.weights)
@@ -41,9 +41,9 @@ def test_what_was_written_is_read_back(tmp_path: Path, architecture: str) -> Non
 def test_a_trained_coupling_is_part_of_it(tmp_path: Path, architecture: str) -> None:
     written, head = parts(1, architecture, coupling="trained")
     torch.nn.init.normal_(written.coupling)
-    save_weights(written, head, tmp_path)
+    save_weights(written, [head], tmp_path)
     read, other = parts(2, architecture, coupling="trained")
-    load_weights(read, other, tmp_path)
+    load_weights(read, [other], tmp_path)
     assert torch.equal(read.coupling, written.coupling)
 
 
@@ -53,15 +53,15 @@ def test_a_graph_per_layer(tmp_path: Path) -> None:
     whole = CommunicationGraph.from_edges({tuple(edge) for graph in graphs for edge in graph.edges.tolist()})
     nets = [HDNN(place(whole, ALONE), UNEVEN, 3, seed=seed, graphs=graphs) for seed in (1, 2)]
     heads = [Readout(net.agents, net) for net in nets]
-    save_weights(nets[0], heads[0], tmp_path)
-    load_weights(nets[1], heads[1], tmp_path)
+    save_weights(nets[0], heads[:1], tmp_path)
+    load_weights(nets[1], heads[1:], tmp_path)
     assert torch.equal(nets[0].weights, nets[1].weights)
 
 
 def test_a_tensor_is_the_block_its_name_says(tmp_path: Path) -> None:
     """agent.3.K against the dense K: rows of agent 3, columns of what it reads."""
     net, head = parts(1)
-    file = load_file(save_weights(net, head, tmp_path))
+    file = load_file(save_weights(net, [head], tmp_path))
     half = net.features // 2
     start = half.cumsum() - half
     Kp = net.dense().K[:, : half.sum(), : half.sum()]
@@ -73,9 +73,9 @@ def test_a_tensor_is_the_block_its_name_says(tmp_path: Path) -> None:
 def test_numbers_are_converted(tmp_path: Path) -> None:
     """A run in float32 can be analysed in float64."""
     written, head = parts(1)
-    save_weights(written, head, tmp_path)
+    save_weights(written, [head], tmp_path)
     read, other = parts(2, dtype=torch.float64)
-    load_weights(read, other, tmp_path)
+    load_weights(read, [other], tmp_path)
     assert torch.equal(read.weights, written.weights.double())
 
 
@@ -84,14 +84,15 @@ class TestRefused:
 
     @pytest.fixture
     def saved(self, tmp_path: Path) -> Path:
-        save_weights(*parts(1), tmp_path)
+        net, head = parts(1)
+        save_weights(net, [head], tmp_path)
         return tmp_path
 
     def refuse(self, folder: Path, match: str, **options: Any) -> None:
         net, head = parts(2, **options)
         before = net.weights.clone(), head.weights.clone()
         with pytest.raises(ValueError, match=match) as refused:
-            load_weights(net, head, folder)
+            load_weights(net, [head], folder)
         assert "\n" not in str(refused.value)
         assert torch.equal(net.weights, before[0])
         assert torch.equal(head.weights, before[1])
@@ -138,6 +139,7 @@ class TestRefused:
 
 
 def test_a_later_run_leaves_no_file_of_an_earlier_one(tmp_path: Path) -> None:
-    save_weights(*parts(1), tmp_path)
+    net, head = parts(1)
+    save_weights(net, [head], tmp_path)
     remove_weights(tmp_path)
     assert list(tmp_path.iterdir()) == []

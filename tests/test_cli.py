@@ -243,7 +243,7 @@ BAD_INPUT = {
     "reader that is no agent": Wrong(r"readout at .*8.*agents between 0 and 7", ("readout.at=[0, 8]",)),
     "unknown transport": Wrong(r"unknown transport 'mip': did you mean 'mpi'", (), ("--transport", "mip")),
     "MPI is not installed": Wrong(
-        r"'mpi' needs mpi4py, which is not installed: pip install", (), ("--transport", "mpi"), without("mpi4py")
+        r"'mpi' is not installed \(.*mpi4py.*\): pip install", (), ("--transport", "mpi"), without("mpi4py")
     ),
     "c10d without torchrun": Wrong(
         r"'c10d' needs the environment of torchrun, and RANK.* not set: start with", (), ("--transport", "c10d")

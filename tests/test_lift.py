@@ -18,8 +18,9 @@ from hdnn_dist.analysis.check import check_config
 from hdnn_dist.cli import app
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.runs.checkpoint import load_weights, save_weights
-from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config, load_config
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
 from hdnn_dist.weights.initial import draw_lift, draw_readout
 
@@ -195,19 +196,19 @@ class TestCheckpoint:
         assert written.lift is not None
         assert read.lift is not None
         torch.nn.init.normal_(written.lift.bias)
-        save_weights(written.net, written.head, tmp_path, written.lift)
-        load_weights(read.net, read.head, tmp_path, read.lift)
+        save_weights(written.net, written.others, tmp_path)
+        load_weights(read.net, read.others, tmp_path)
         for given, expected in zip(read.parameters, written.parameters, strict=True):
             assert torch.equal(given, expected)
 
     def test_a_network_without_a_lift_is_another_one(self, tmp_path: Path) -> None:
         job = job_of()
-        save_weights(job.net, job.head, tmp_path)
+        save_weights(job.net, [job.head], tmp_path)
         with pytest.raises(ValueError, match=r"has no agent\.0\.lift\.bias, which this network needs"):
-            load_weights(job.net, job.head, tmp_path, job.lift)
-        save_weights(job.net, job.head, tmp_path, job.lift)
+            load_weights(job.net, job.others, tmp_path)
+        save_weights(job.net, job.others, tmp_path)
         with pytest.raises(ValueError, match=r"has agent\.0\.lift\.bias, which this network has not"):
-            load_weights(job.net, job.head, tmp_path)
+            load_weights(job.net, [job.head], tmp_path)
 
 
 def test_a_run_leaves_what_other_runs_leave(tmp_path: Path) -> None:

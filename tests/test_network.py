@@ -19,7 +19,7 @@ from problems import CUSTOM_VALUE, Problem, check_against_oracle, relative_error
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.exchange.ledger import OffGraphError
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.model.network import DriftWarning
+from hdnn_dist.model.propagation import DriftWarning
 from hdnn_dist.propagation import activations
 
 WORLD = connect("local")
@@ -273,7 +273,7 @@ def test_j2_follows_the_graph_of_each_layer() -> None:
 
 def test_the_ledger_refuses_a_coupling_outside_the_graph_of_its_layer() -> None:
     """Its routes are declared with that graph, so that a slip in the patterns could not go unseen."""
-    builder = HDNN(place(UNION, WORLD), 2, 4, graphs=CHANGING)._couplings
+    builder = HDNN(place(UNION, WORLD), 2, 4, graphs=CHANGING).coupling_builder
     with pytest.raises(OffGraphError, match="would leave the graph 'path:5'"):
         builder._layouts([UNION.pattern()] * len(builder._patterns))
 
@@ -296,7 +296,7 @@ def test_smoothness_compares_the_blocks_that_neighbouring_layers_share() -> None
         both = (K[layer] != 0) & (K[layer + 1] != 0)
         change = (K[layer + 1] - K[layer]) * both
         expected += change.square().sum() + (b[layer + 1] - b[layer]).square().sum()
-    assert net.plan.differences(net.weights).square().sum().item() == pytest.approx(expected.item(), rel=1e-12)
+    assert net.stack.differences(net.weights).square().sum().item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("architecture", ["MS2", "H1"])
@@ -306,7 +306,7 @@ def test_a_skew_matrix_is_stored_once(architecture: str) -> None:
     net = HDNN(
         place(graph, WORLD), 2, 1, architecture=architecture, coupling="trained" if architecture == "H1" else None
     )
-    layout = net.layout if architecture == "MS2" else net._coupling_plan.layout
+    layout = net.layout if architecture == "MS2" else net.coupling_spec.layout
     assert len(layout.pattern) == 8 + len(graph.edges)
     assert np.diff(layout.pattern.indptr).max() <= 3
 

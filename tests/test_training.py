@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,9 +23,10 @@ from hdnn_dist.runs import folder as runs
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training import gradients as gradients_file
-from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config, OptimizerConfig, load_config
 from hdnn_dist.training.gradients import StepGradients
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import DivergenceError, Epoch, Outcome, Trainer
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
 from hdnn_dist.training.regularization import smoothness
@@ -130,7 +131,7 @@ class TestLoop:
         assert (outcome.epochs, outcome.steps, outcome.traffic.messages) == ([], 0, 0)
         assert summarise(job, outcome, *[Trainer(job).evaluate(job.test)] * 2)["messages_per_step"] == 0
 
-    @pytest.mark.filterwarnings("ignore::hdnn_dist.model.network.DriftWarning")
+    @pytest.mark.filterwarnings("ignore::hdnn_dist.model.propagation.DriftWarning")
     @pytest.mark.parametrize("batch_size", [64, 200], ids=["within an epoch", "in the last step"])
     def test_a_loss_that_is_no_number_ends_the_run(self, batch_size: int) -> None:
         """Not a summary with NaN in it; the last step is seen by the evaluation only."""
@@ -256,11 +257,13 @@ class TestAgreement:
         others: Iterator[Tensor] = iter(from_other_ranks)
         world = SimpleNamespace(rank=0, size=3, device=torch.device("cpu"))
         sent: list[Tensor] = []
-        return SimpleNamespace(
+        tree = SimpleNamespace(
             agents=SimpleNamespace(world=world),
             sent=sent,
             sum=lambda vector: sent.append(vector.clone()) or vector + next(others),
         )
+        tree.collect = MethodType(SumTree.collect, tree)
+        return tree
 
     @staticmethod
     def text(message: str) -> Tensor:

@@ -32,8 +32,9 @@ from hdnn_dist.plots.sensitivity import (
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES
 from hdnn_dist.support.files import write_whole
-from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
+from hdnn_dist.training.job import Job
 
 NAMED = ("counterexample", "depth", "controls")
 MOST_ROWS = 12
@@ -136,7 +137,7 @@ def _trained(path: Path, world: World) -> Job:
     config = load_config(path / CONFIG, ["dtype=float64"])
     job = build(config, CommunicationGraph.parse(config.graph), world)
     with agreed(job.head.everyone):
-        load_weights(job.net, job.head, path / CHECKPOINTS, job.lift)
+        load_weights(job.net, job.others, path / CHECKPOINTS)
     return job
 
 

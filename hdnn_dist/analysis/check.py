@@ -18,8 +18,9 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.readout import check_readers
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
-from hdnn_dist.training.build import columns_of, model, positions_of, readers
+from hdnn_dist.training.build import model, readers
 from hdnn_dist.training.config import Config
+from hdnn_dist.training.inputs import columns_of, positions_of
 
 NAMED_AGENTS = 5
 NAMED_PAIRS = 3

@@ -21,7 +21,7 @@ def effects(net: HDNN, x: Tensor) -> dict[str, float]:
     to call it, and gets the same.
     """
     weights = net.weights.detach().double()
-    own = torch.stack([net.plan.differences(weights).square().sum(), weights.square().sum()])
+    own = torch.stack([net.stack.differences(weights).square().sum(), weights.square().sum()])
     differences, size = SumTree(net.agents).sum(own).tolist()
     matrices = [M for sample in x.split(1) for _, M in exact(net, sample, [net.layers])]
     return {

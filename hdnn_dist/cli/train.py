@@ -19,8 +19,9 @@ from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.pictures import draw_run
 from hdnn_dist.runs.summary import summarise
-from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Epoch, Trainer
 
 
@@ -63,7 +64,7 @@ def _train(job: Job, path: Path, overwrite: bool) -> None:
         outcome = trainer.run(on_step, _then(folder, on_epoch))
     summary = summarise(job, outcome, trainer.evaluate(job.train), trainer.evaluate(job.test))
     with agreed(job.head.everyone):
-        save_weights(job.net, job.head, path / CHECKPOINTS, job.lift)
+        save_weights(job.net, job.others, path / CHECKPOINTS)
     with agreed(job.head.everyone):
         if folder is not None:
             folder.finish(summary)

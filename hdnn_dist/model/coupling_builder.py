@@ -29,12 +29,12 @@ LARGEST_CONDITION = 1e12
 
 @dataclass(frozen=True)
 class Coupled:
-    """The plan of a coupling and its weights: (1 or layers, size) float64, (0, 0) where it has none.
+    """The spec of a coupling and its weights: (1 or layers, size) float64, (0, 0) where it has none.
 
     ``size``: of the largest layout; in layers with a smaller one, zeros follow.
     """
 
-    plan: CouplingSpec
+    spec: CouplingSpec
     weights: np.ndarray
 
 
@@ -212,23 +212,23 @@ def _second_canonical(row: np.ndarray, column: np.ndarray) -> np.ndarray:
     return np.sign(column - row)
 
 
-def dense_coupling(builder: CouplingBuilder, plan: CouplingSpec, weights: Tensor) -> Tensor:
+def dense_coupling(builder: CouplingBuilder, spec: CouplingSpec, weights: Tensor) -> Tensor:
     """This rank's part of the dense J, or X of H2, (1 or layers, n, n) in the dense order; the ranks' parts add up."""
     n, own = int(builder.sizes.sum()), builder.agents.local
     dense = weights.new_zeros(max(len(weights), 1), n, n)
     place, starts = np.argsort(builder.order), np.cumsum(builder.sizes) - builder.sizes
     mine = place[ranges(starts[own], builder.sizes[own])]
-    if plan.kind == "identity":
+    if spec.kind == "identity":
         dense[:, mine, mine] = 1.0
-    elif plan.kind == "canonical":
+    elif spec.kind == "canonical":
         first, second = (rows[np.isin(place[rows], mine)] for rows in halves_rows(builder.features))
         dense[:, place[first], place[second]], dense[:, place[second], place[first]] = -1.0, 1.0
     else:
-        positions = [layout.positions() for layout in plan.layouts]
+        positions = [layout.positions() for layout in spec.layouts]
         for layer, C in enumerate(weights):
             rows, columns, _ = positions[builder.layers.which[layer]]
             dense[layer, place[rows], place[columns]] += C[: len(rows)]
-            if plan.kind == "skew":
+            if spec.kind == "skew":
                 dense[layer, place[columns], place[rows]] -= C[: len(rows)]
-    dense[:, mine, mine] -= plan.damping
+    dense[:, mine, mine] -= spec.damping
     return dense

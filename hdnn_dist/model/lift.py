@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.trained import BEFORE, Trained, by_columns
 from hdnn_dist.weights.initial import draw_lift
 
 SIZE = 3  # pixels, height and width of a kernel; odd, so that an image keeps its size
@@ -30,6 +33,7 @@ class ConvolutionalLift(nn.Module):
         if channels < 1:
             raise ValueError(f"channels is {channels}: expected a whole number of 1 or more")
         self.channels = channels
+        self._agents, self._widths = net.agents, net.features[net.agents.local]
         drawn = draw_lift(net.agents.local, net.features[net.agents.local], channels * SIZE**2, net.seed)
         weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
         self.weights = nn.Parameter(weights.reshape(-1, channels, SIZE, SIZE))
@@ -39,6 +43,16 @@ class ConvolutionalLift(nn.Module):
         """(batch, channels, height, width) -> (batch, local features, height, width); zeros surround an image."""
         self._check(images)
         return F.conv2d(images, self.weights, self.bias, padding=SIZE // 2)
+
+    def trained(self) -> Iterator[Trained]:
+        """As ``TrainedModule.trained``: kernels and biases of every agent here."""
+        for name, part in self.named_parameters():
+            yield from by_columns(f"lift.{name}", part, self._agents.local, self._widths, dim=0, layer=BEFORE)
+
+    def trained_names(self) -> Iterator[str]:
+        """As ``TrainedModule.trained_names``."""
+        kinds = [name for name, _ in self.named_parameters()]
+        return (f"agent.{agent}.lift.{kind}" for agent in range(self._agents.graph.agents) for kind in kinds)
 
     def _check(self, images: Tensor) -> None:
         if images.dim() != 4 or images.shape[1] != self.channels:

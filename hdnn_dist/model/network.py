@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.placement import Agents
@@ -21,11 +18,13 @@ from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.kernels.registry import check_kernel, propagator
 from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
 from hdnn_dist.model.dense import Dense, DenseView
+from hdnn_dist.model.propagation import Drift, Propagation
+from hdnn_dist.model.trained import Trained, names_of_layers, trained_blocks, trained_layers
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
-from hdnn_dist.propagation.stepper import Propagator, Saved
+from hdnn_dist.propagation.stepper import Propagator
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
@@ -33,12 +32,7 @@ from hdnn_dist.weights.initial import draw_layers
 from hdnn_dist.weights.layers import Layers, same_layouts
 
 CACHED_WIDTHS = 4
-LARGE_DRIFT = 1e-2
 EVERY = slice(None)
-
-
-class DriftWarning(UserWarning):
-    """The states rebuilt by the backward pass have drifted from those of the forward pass."""
 
 
 class HDNN(nn.Module):
@@ -102,20 +96,22 @@ class HDNN(nn.Module):
         if not (is_finite_number(step) and step > 0):
             raise ValueError(f"step is {step!r}: expected a finite number greater than 0")
         self.step, self.seed = step, seed
-        self.plan = self._plan_layers(pattern, graphs)
-        weights = draw_layers(self.plan, seed, initial)
+        self.stack = self._stack_layers(pattern, graphs)
+        weights = draw_layers(self.stack, seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
-        self._couplings = CouplingBuilder(agents, self.architecture, self.features, self.plan, coupling_pattern, seed)
-        coupled = self._couplings.build(coupling, damping)
-        self._coupling_plan = coupled.plan
+        self.coupling_builder = CouplingBuilder(
+            agents, self.architecture, self.features, self.stack, coupling_pattern, seed
+        )
+        coupled = self.coupling_builder.build(coupling, damping)
+        self.coupling_spec = coupled.spec
         values = torch.as_tensor(coupled.weights, dtype=dtype, device=agents.world.device)
         self.coupling: Tensor
-        if coupled.plan.trained:
+        if coupled.spec.trained:
             self.coupling = nn.Parameter(values)
         else:
             self.register_buffer("coupling", values)
         self._stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make_stepper)
-        self._drift: Tensor | float | None = None
+        self._drift = Drift()
 
     @cached_property
     def local_features(self) -> int:
@@ -130,7 +126,8 @@ class HDNN(nn.Module):
         """
         self._check_input(x)
         chosen, grad = range(self.layers)[layers], torch.is_grad_enabled()
-        y: Tensor = _Propagation.apply(x, self.weights, self.coupling, self, chosen, grad)
+        stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
+        y: Tensor = Propagation.apply(x, self.weights, self.coupling, stepper, chosen, grad, self._drift)
         return y
 
     def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
@@ -155,7 +152,19 @@ class HDNN(nn.Module):
         Relative to the largest entry of the input, or to 1. ``None`` before the first backward pass, and for
         architectures that store their states.
         """
-        return None if self._drift is None else float(self._drift)
+        return self._drift.value
+
+    def trained(self) -> Iterator[Trained]:
+        """As ``TrainedModule.trained``: K, b and, where it is trained, C of every agent here."""
+        yield from trained_layers(self.stack, self.weights)
+        if isinstance(self.coupling, nn.Parameter):
+            assert self.coupling_spec.layout is not None
+            yield from trained_blocks(self.coupling_spec.layout, self.coupling, "C")
+
+    def trained_names(self) -> Iterator[str]:
+        """As ``TrainedModule.trained_names``."""
+        kinds = [*names_of_layers(self.stack), *["C"] * self.coupling_spec.trained]
+        return (f"agent.{agent}.{kind}" for agent in range(self.agents.graph.agents) for kind in kinds)
 
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
@@ -168,12 +177,12 @@ class HDNN(nn.Module):
 
         Summed along a tree; every rank has to call it.
         """
-        each = [view.stored(self.plan.weights(self.weights.detach(), layer)) for layer, view in self._by_layer()]
+        each = [view.stored(self.stack.weights(self.weights.detach(), layer)) for layer, view in self._by_layer()]
         return SumTree(self.agents).sum(torch.stack(each))
 
     def fill_dense(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Dense K and b with this rank's entries in place, from its ``weights`` or their gradient. Differentiable."""
-        each = [view.fill(self.plan.weights(weights, layer)) for layer, view in self._by_layer()]
+        each = [view.fill(self.stack.weights(weights, layer)) for layer, view in self._by_layer()]
         return torch.stack([K for K, _ in each]), torch.stack([b for _, b in each])
 
     def load_dense(self, K: Tensor, b: Tensor) -> None:
@@ -185,14 +194,14 @@ class HDNN(nn.Module):
             raise ValueError(f"load_dense got K of {len(K)} layers, but this network has {self.layers}")
         with torch.no_grad():
             for layer, view in self._by_layer():
-                self.plan.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
+                self.stack.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
 
     def _dense_coupling(self, tree: SumTree) -> Tensor:
         n = int(self.features.sum())
         if not self.architecture.coupled:
             return self.weights.new_zeros(n, n)
-        C = tree.sum(dense_coupling(self._couplings, self._coupling_plan, self.coupling.detach()))
-        if not self._couplings.is_J:
+        C = tree.sum(dense_coupling(self.coupling_builder, self.coupling_spec, self.coupling.detach()))
+        if not self.coupling_builder.is_J:
             zero = torch.zeros_like(C)
             C = torch.cat([torch.cat([zero, -C.mT], 2), torch.cat([C, zero], 2)], 1)
         return C[0] if len(C) == 1 else C
@@ -200,14 +209,14 @@ class HDNN(nn.Module):
     @property
     def pattern(self) -> Pattern:
         """The stored blocks of K in the first layer."""
-        return self.plan.layouts[0].pattern
+        return self.stack.layouts[0].pattern
 
     @property
     def layout(self) -> BlockLayout:
         """The layout of the first layer."""
-        return self.plan.layouts[0]
+        return self.stack.layouts[0]
 
-    def _plan_layers(
+    def _stack_layers(
         self, pattern: Pattern | Sequence[Pattern] | None, graphs: Sequence[CommunicationGraph] | None
     ) -> Layers:
         """Check patterns and graphs against each other, and make a layout for every different one."""
@@ -238,29 +247,33 @@ class HDNN(nn.Module):
         return BlockLayout(halo, pattern, biases=len(self.architecture.operators[0].biases))
 
     def _by_layer(self) -> Iterator[tuple[int, DenseView]]:
-        for layer, layout in enumerate(self.plan.which):
+        for layer, layout in enumerate(self.stack.which):
             yield layer, self._dense_views[layout]
 
     @cached_property
     def _dense_views(self) -> list[DenseView]:
-        return [DenseView(self.architecture, layout, self.features) for layout in self.plan.layouts]
+        return [DenseView(self.architecture, layout, self.features) for layout in self.stack.layouts]
 
-    def _make_stepper(self, width: int, dtype: torch.dtype) -> Propagator:
+    @cached_property
+    def system(self) -> System:
+        """What kernels integrate: this rank's share of the network, without its weights."""
         features, device = self.features[self.agents.local], self.agents.world.device
         rows = self.architecture.part_rows(features)
-        system = System(
+        return System(
             architecture=self.architecture,
-            layers=self.plan,
+            layers=self.stack,
             activation=self.activation,
             step=self.step,
             features=features,
             rows={
                 part: torch.as_tensor(r, device=device) for part, r in zip(self.architecture.parts, rows, strict=True)
             },
-            coupling=self._coupling_plan,
+            coupling=self.coupling_spec,
             store_every=self.store_every,
         )
-        return propagator(system, width, dtype, self.kernel)
+
+    def _make_stepper(self, width: int, dtype: torch.dtype) -> Propagator:
+        return propagator(self.system, width, dtype, self.kernel)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1] != self.local_features:
@@ -274,43 +287,8 @@ class HDNN(nn.Module):
                 "convert the input, or build the network with that dtype"
             )
 
-    def _watch_drift(self, drift: Tensor | float) -> None:
-        """On a GPU it is only kept: reading it would wait for the pass to end."""
-        self._drift = drift
-        on_host = not isinstance(drift, Tensor) or drift.device.type == "cpu"
-        if on_host and not drift <= LARGE_DRIFT:
-            warnings.warn(
-                f"rebuilding the input from the output missed it by {self.drift:.1e} (relative): gradients are "
-                "unreliable; lower the step, scale K down (initial='scaled', smoothness), or use float64",
-                DriftWarning,
-                stacklevel=2,
-            )
-
     def extra_repr(self) -> str:
         return (
             f"{self.architecture.name}, {self.agents.graph.agents} agents of which {len(self.agents)} here, "
             f"layers={self.layers}, step={self.step}, weights={tuple(self.weights.shape)}"
         )
-
-
-class _Propagation(torch.autograd.Function):
-    """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, net: HDNN, layers: range, grad: bool) -> Tensor:
-        stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
-        store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
-        saved = stepper.forward(x, Weights(weights, coupling), layers, store)
-        ctx.net, ctx.stepper, ctx.layers = net, stepper, layers
-        ctx.save_for_backward(x, saved.y, weights, coupling, *saved.stored)
-        return saved.y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, weights, coupling, *stored = ctx.saved_tensors
-        saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
-        grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
-        if grad.drift is not None:
-            ctx.net._watch_drift(grad.drift)
-        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None

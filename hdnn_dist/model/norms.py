@@ -18,6 +18,7 @@ from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.propagation.system import BLOCK_MAPS
 from hdnn_dist.weights.blocks import BlockLayout
+from hdnn_dist.weights.layers import Run
 
 
 class RowNorms:
@@ -25,45 +26,39 @@ class RowNorms:
 
     def __init__(self, net: HDNN) -> None:
         self.net = net
-        together = net.layers if net.plan.alike else 1
-        self._sums = [_ReaderSums(layout, together * net.plan.operators) for layout in net.plan.layouts]
+        self._sums = [_ReaderSums(run.layout, run.weights[..., 0].numel()) for run in self._runs()]
 
-    def parts(self) -> Iterator[tuple[BlockLayout, Tensor, Tensor]]:
-        """(layout, weights (layers, operators, size), squares (layers, operators, local agents)) of layers alike.
+    def parts(self) -> Iterator[tuple[Run, Tensor]]:
+        """(run, squares (layers, operators, local agents)) of every run of layers; every rank has to take all."""
+        for run, sums in zip(self._runs(), self._sums, strict=True):
+            yield run, sums.worst(_row_squares(run.layout, run.weights))
 
-        Every rank has to take all of them.
-        """
-        plan, weights = self.net.plan, self.net.weights.detach()
-        if plan.alike:
-            yield plan.layouts[0], weights, self._sums[0].worst(_row_squares(plan.layouts[0], weights))
-            return
-        for layer, number in enumerate(plan.which):
-            own = plan.weights(weights, layer).unsqueeze(0)
-            yield plan.layouts[number], own, self._sums[number].worst(_row_squares(plan.layouts[number], own))
+    def _runs(self) -> list[Run]:
+        return self.net.stack.runs(self.net.weights.detach())
 
 
 def operator_norms(net: HDNN) -> Tensor:
     """(layers, operators) float64, at least ||K|| as it is stored; the same on every rank, all have to call it."""
-    squares = torch.cat([squares.amax(-1) for _, _, squares in RowNorms(net).parts()])
+    squares = torch.cat([squares.amax(-1) for _, squares in RowNorms(net).parts()])
     return _over_ranks(net, squares).sqrt()
 
 
 def coupling_norm(net: HDNN) -> float:
     """At least ||J||, or ||X|| of H2, of every layer; 1 where there is none. Every rank has to call it."""
-    plan = net._coupling_plan
-    if not plan.layouts:
-        return math.hypot(1, plan.damping) if plan.kind == "canonical" else 1.0
+    spec = net.coupling_spec
+    if not spec.layouts:
+        return math.hypot(1, spec.damping) if spec.kind == "canonical" else 1.0
     squares = torch.stack([_largest_sum(layout, weights) for layout, weights in _couplings(net)])
     stored = float(_over_ranks(net, squares.amax().reshape(1)).sqrt())
-    return BLOCK_MAPS[plan.kind].size * stored + plan.damping
+    return BLOCK_MAPS[spec.kind].size * stored + spec.damping
 
 
 def _couplings(net: HDNN) -> Iterator[tuple[BlockLayout, Tensor]]:
     """Each layout of the coupling with the weights, (layers, 1, size), of the layers that have it."""
     weights = net.coupling.detach().unsqueeze(1)
-    which = torch.as_tensor(net.plan.which[: len(weights)], device=weights.device)  # one for all layers, or for each
+    which = torch.as_tensor(net.stack.which[: len(weights)], device=weights.device)  # one for all layers, or for each
     for number in which.unique().tolist():
-        yield net._coupling_plan.layouts[number], weights[which == number]
+        yield net.coupling_spec.layouts[number], weights[which == number]
 
 
 def _largest_sum(layout: BlockLayout, weights: Tensor) -> Tensor:

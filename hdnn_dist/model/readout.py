@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import isnan, nan, prod
 from typing import Any
@@ -17,6 +17,7 @@ from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.trained import Trained, by_columns
 from hdnn_dist.weights.initial import draw_readout
 
 
@@ -68,6 +69,7 @@ class Readout(nn.Module):
         local, device = self.agents.local, self.agents.world.device
         read = np.isin(local, self.at)
         self._readers = local[read]
+        self._widths, self._layer = net.features[self._readers] * positions, net.layers
         rows = torch.as_tensor(np.flatnonzero(np.repeat(read, net.features[local])), device=device)
         self._rows = None if read.all() else rows
         part = np.repeat(self.tree.part_of(self._readers), net.features[self._readers] * positions)
@@ -109,6 +111,17 @@ class Readout(nn.Module):
         if read.requires_grad:
             read.backward(grad_read)
         return loss
+
+    def trained(self) -> Iterator[Trained]:
+        """As ``TrainedModule.trained``: the weights of every agent here that is read, and the bias at the root."""
+        yield from by_columns("readout", self.weights, self._readers, self._widths, dim=1, layer=self._layer)
+        if self.tree.is_root:
+            yield Trained("readout.bias", self.root, self.bias, _as_it_is, range(self._layer, self._layer + 1))
+
+    def trained_names(self) -> Iterator[str]:
+        """As ``TrainedModule.trained_names``."""
+        yield from (f"agent.{agent}.readout" for agent in self.at.tolist())
+        yield "readout.bias"
 
     def _read(self, y: Tensor) -> Tensor:
         """(batch, rows that are read times positions)."""
@@ -177,6 +190,10 @@ class Readout(nn.Module):
         grad_y = torch.matmul(grad, self._by_part(weights)).sum(0)
         grad_weights = (torch.matmul(grad.mT, y) * self._selects).sum(0)
         return grad_y, grad_weights, at_root.sum(0)
+
+
+def _as_it_is(bias: Tensor) -> Tensor:
+    return bias
 
 
 class _Logits(torch.autograd.Function):

@@ -9,7 +9,7 @@ import torch
 
 from hdnn_dist.data import load
 from hdnn_dist.plots import draw_curves, draw_decision, draw_graph, draw_sparsity
-from hdnn_dist.training.build import Job
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import EVALUATION_BATCH, Epoch
 
 PICTURES = GRAPH, SPARSITY, CURVES, DECISION = "graph.png", "sparsity.png", "curves.png", "decision.png"

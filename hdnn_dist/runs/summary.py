@@ -8,7 +8,7 @@ import torch
 
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.support.version import VERSION
-from hdnn_dist.training.build import Job
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Outcome, Score
 
 

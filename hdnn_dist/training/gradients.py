@@ -54,7 +54,4 @@ class GradientRecord:
 
 def layer_squares(net: HDNN, gradient: Tensor) -> Tensor:
     """(layers,) sums of squares of this rank's share of a gradient, float64."""
-    squares = gradient.double().square()
-    if net.plan.alike:
-        return squares.sum((1, 2))
-    return torch.stack([net.plan.weights(squares, layer).sum() for layer in range(net.layers)])
+    return torch.cat([run.weights.sum((1, 2)) for run in net.stack.runs(gradient.double().square())])

@@ -11,10 +11,9 @@ import torch
 
 from hdnn_dist.data import shuffled
 from hdnn_dist.exchange.ledger import Traffic
-from hdnn_dist.training.build import Job, Samples
-from hdnn_dist.training.divergence import DivergenceError, diverged
-from hdnn_dist.training.finite import all_finite
+from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
+from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
 from hdnn_dist.training.regularization import add_smoothness_gradient, add_weight_penalty_gradient
 

@@ -16,6 +16,7 @@ from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.norms import RowNorms, coupling_norm
 from hdnn_dist.model.readout import Readout
 from hdnn_dist.support.arguments import unknown
+from hdnn_dist.weights.layers import AddDifferences
 
 SCALES = ("multiply", "divide")
 MARGIN = 1 - 1e-6  # so that rounding to float32 does not lift a norm above its limit
@@ -29,18 +30,19 @@ def smoothness(net: HDNN, alpha: float, scale: str = "multiply") -> Tensor:
     alpha / (2 h), the integral of the squared derivative, which does not fade as the step shrinks.
     ``ValueError`` for another scale.
     """
-    return _smoothness_factor(net, alpha, scale) / 2 * net.plan.differences(net.weights).square().sum()
+    return _smoothness_factor(net, alpha, scale) / 2 * net.stack.differences(net.weights).square().sum()
 
 
 def add_smoothness_gradient(net: HDNN, alpha: float, scale: str = "multiply") -> None:
     """Add the gradient of ``smoothness`` to that of the weights: what its backward pass would, for less."""
     grad, weights, factor = net.weights.grad, net.weights.detach(), _smoothness_factor(net, alpha, scale)
     assert grad is not None
-    function = compiled_function("add_differences", net.kernel, weights) if net.plan.alike else None
-    if function is None:
-        net.plan.add_differences(grad, weights, factor)
-    else:
-        function(grad.numpy(), weights.numpy(), factor)
+    net.stack.add_differences(grad, weights, factor, _compiled_differences(net))
+
+
+def _compiled_differences(net: HDNN) -> AddDifferences | None:
+    function = compiled_function("add_differences", net.kernel, net.weights)
+    return None if function is None else lambda grad, weights, scale: function(grad.numpy(), weights.numpy(), scale)
 
 
 def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:
@@ -76,7 +78,7 @@ class SpectralProjection:
     def __init__(self, net: HDNN, bound: float) -> None:
         if not 1 < bound < math.inf:
             raise ValueError(f"bound is {bound}: expected a finite number above 1, since the norm of H2 is at least 1")
-        if net._coupling_plan.trained:
+        if net.coupling_spec.trained:
             raise ValueError(
                 "penalties.bound needs a coupling of fixed norm, but this one is trained: fix it, or drop the bound"
             )
@@ -87,11 +89,11 @@ class SpectralProjection:
     @torch.no_grad()
     def __call__(self) -> None:
         """Project the weights in place. Every rank has to call it, after each step of the optimiser."""
-        for layout, weights, squares in self._rows.parts():
-            scale = (self.limits[:, None] / squares.sqrt()).clamp_(max=1).to(weights.dtype)
-            for group in layout.groups:
-                here = scale[..., np.searchsorted(layout.halo.agents.local, group.agents)]
-                group.matrices(weights).mul_(here[..., None, None])
+        for run, squares in self._rows.parts():
+            scale = (self.limits[:, None] / squares.sqrt()).clamp_(max=1).to(run.weights.dtype)
+            for group in run.layout.groups:
+                here = scale[..., np.searchsorted(run.layout.halo.agents.local, group.agents)]
+                group.matrices(run.weights).mul_(here[..., None, None])
 
 
 def _limits(net: HDNN, bound: float, coupling: float) -> list[float]:

@@ -40,6 +40,11 @@ class Group:
         """View (..., A, rows, columns) of flat weights (..., size)."""
         return weights[..., self.entries].unflatten(-1, (len(self.agents), self.rows, self.columns))
 
+    def matrix(self, weights: Tensor, number: int) -> Tensor:
+        """View (..., rows, columns) of the K_i of one of ``agents``, by its place."""
+        start = self.entries.start + number * self.rows * self.columns
+        return weights[..., start : start + self.rows * self.columns].unflatten(-1, (self.rows, self.columns))
+
 
 class BlockLayout:
     """The groups of one pattern on one rank, and the adjoint table of their slots.
@@ -56,6 +61,7 @@ class BlockLayout:
         self.groups = list(self._make_groups())
         self.entries = self.groups[-1].entries.stop
         self.slots = self.groups[-1].span.stop
+        self.biases = biases
         self.size = self.entries + biases * halo.rows
         members = np.concatenate([group.agents for group in self.groups])
         self.order = torch.as_tensor(ranges(halo.offsets[members], halo.sizes[members]), device=self.device)
@@ -69,6 +75,13 @@ class BlockLayout:
         """View (..., rows) of a bias in flat weights (..., size), in the order of the groups."""
         start = self.bias_at(number)
         return weights[..., start : start + self.halo.rows]
+
+    def biases_of(self, weights: Tensor, group: Group, number: int) -> Tensor:
+        """View (..., biases, rows) of all biases of one of the agents of a group, in flat weights (..., size)."""
+        start = group.place.start + number * group.rows
+        return weights[..., self.entries :].unflatten(-1, (self.biases, self.halo.rows))[
+            ..., start : start + group.rows
+        ]
 
     def bias_at(self, number: int = 0) -> int:
         """Where a bias begins in the flat vector."""

@@ -31,8 +31,7 @@ def draw_weights(
     Raises ``ValueError`` for another name or a negative seed.
     """
     _check(initial, seed)
-    rows = layout.halo.rows
-    biases = (layout.size - layout.entries) // rows
+    rows, biases = layout.halo.rows, layout.biases
     weights = np.empty((layers, operators, layout.size))
     for operator in range(operators):
         b = weights[:, operator, layout.entries :].reshape(layers, biases, rows)

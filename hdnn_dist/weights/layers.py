@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,17 @@ OperatorViews = tuple[
 ]  # of one operator in one layer: K of every group, biases (rows, 1), and all of it as it lies in memory, (size,)
 
 
+AddDifferences = Callable[[Tensor, Tensor, float], object]
+
+
+class Run(NamedTuple):
+    """Layers that follow each other and have one layout. ``weights``: (layers of the run, operators, size), a view."""
+
+    layout: BlockLayout
+    layers: range
+    weights: Tensor
+
+
 class Layers:
     """The layouts of a network: ``layouts`` the different ones, ``which`` (layers,) that of each layer.
 
@@ -30,14 +43,16 @@ class Layers:
         self.operators = operators
         sizes = [operators * self.layouts[layout].size for layout in self.which]
         self._starts = [0, *np.cumsum(sizes).tolist()]
+        ends = [layer + 1 for layer in range(len(self)) if self.which[layer : layer + 2] != [self.which[layer]] * 2]
+        self._runs = [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def __len__(self) -> int:
         return len(self.which)
 
     @property
     def alike(self) -> bool:
-        """Whether all layers have one layout."""
-        return len(self.layouts) == 1
+        """Whether all layers are one run."""
+        return len(self._runs) == 1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,42 +63,64 @@ class Layers:
         """The layout of a layer."""
         return self.layouts[self.which[layer]]
 
+    def run_of(self, layer: int) -> int:
+        """The number of the run that a layer belongs to."""
+        return bisect_right(self._runs, layer, key=lambda run: run.start) - 1
+
+    def run(self, weights: Tensor, number: int) -> Run:
+        """That run, and its part of weights of ``shape``."""
+        layers = self._runs[number]
+        layout = self.layout(layers.start)
+        part = weights.view(-1)[self._starts[layers.start] : self._starts[layers.stop]]
+        return Run(layout, layers, part.view(len(layers), self.operators, layout.size))
+
+    def runs(self, weights: Tensor) -> list[Run]:
+        """All runs, first to last: one where layers are alike, one for each where no two neighbours are."""
+        return [self.run(weights, number) for number in range(len(self._runs))]
+
     def weights(self, weights: Tensor, layer: int) -> Tensor:
         """View (operators, size) of the weights of a layer."""
-        if self.alike:
-            return weights[layer]
-        return weights[self._starts[layer] : self._starts[layer + 1]].unflatten(0, (self.operators, -1))
+        run = self.run(weights, self.run_of(layer))
+        return run.weights[layer - run.layers.start]
 
     def differences(self, weights: Tensor) -> Tensor:
-        """Weights of each layer minus those of the layer before, of the blocks that both have. Differentiable."""
+        """(n,) weights of each layer minus those of the layer before, of the n that both have. Differentiable."""
+        within = [run.weights.diff(dim=0).flatten() for run in self.runs(weights)]
         if self.alike:
-            return weights.diff(dim=0)
-        before, after = self._shared
-        return weights[after.to(weights.device)] - weights[before.to(weights.device)]
+            return within[0]
+        before, after = (places.to(weights.device) for places in self._shared)
+        return torch.cat([*within, weights[after] - weights[before]])
 
-    def add_differences(self, grad: Tensor, weights: Tensor, scale: float) -> None:
-        """grad += scale D^T D weights, with D the linear map of ``differences``."""
-        difference = self.differences(weights)
-        if self.alike:
-            grad[1:].add_(difference, alpha=scale)
-            grad[:-1].sub_(difference, alpha=scale)
-            return
-        before, after = self._shared
-        grad.index_add_(0, after.to(grad.device), difference, alpha=scale)
-        grad.index_add_(0, before.to(grad.device), difference, alpha=-scale)
+    def add_differences(self, grad: Tensor, weights: Tensor, scale: float, add: AddDifferences | None = None) -> None:
+        """grad += scale D^T D weights, both of ``shape``, with D the linear map of ``differences``.
+
+        ``add``: does so for one run, in place of torch.
+        """
+        for into, run in zip(self.runs(grad), self.runs(weights), strict=True):
+            (add or _add_differences)(into.weights, run.weights, scale)
+        if not self.alike:
+            before, after = (places.to(weights.device) for places in self._shared)
+            difference = weights[after] - weights[before]
+            grad.index_add_(0, after, difference, alpha=scale)
+            grad.index_add_(0, before, difference, alpha=-scale)
 
     @cached_property
     def _shared(self) -> tuple[Tensor, Tensor]:
-        """Places of what neighbouring layers share: in the earlier and in the later one."""
+        """Places of what neighbouring runs share: in the last layer of the earlier, in the first of the later one."""
         before, after = [], []
-        for layer in range(len(self) - 1):
+        for layer in (run.stop - 1 for run in self._runs[:-1]):
             first, second = self.layout(layer), self.layout(layer + 1)
             here, there = np.intersect1d(_entry_keys(first), _entry_keys(second), return_indices=True)[1:]
             for operator in range(self.operators):
                 before.append(self._starts[layer] + operator * first.size + here)
                 after.append(self._starts[layer + 1] + operator * second.size + there)
-        nothing = [np.empty(0, dtype=np.int64)]
-        return torch.as_tensor(np.concatenate(before or nothing)), torch.as_tensor(np.concatenate(after or nothing))
+        return torch.as_tensor(np.concatenate(before)), torch.as_tensor(np.concatenate(after))
+
+
+def _add_differences(grad: Tensor, weights: Tensor, scale: float) -> None:
+    difference = weights.diff(dim=0)
+    grad[1:].add_(difference, alpha=scale)
+    grad[:-1].sub_(difference, alpha=scale)
 
 
 class LayerViews:
@@ -97,29 +134,26 @@ class LayerViews:
     def __init__(self, layers: Layers, weights: Tensor) -> None:
         self._layers = layers
         self._weights = weights
-        self._cut_at = -1
+        self._cut = range(0)
         self._views: list[list[OperatorViews]] = []
 
     def of(self, layer: int, operator: int) -> OperatorViews:
         """K of every group, the biases, and both as they lie in memory, of an operator."""
-        chunk, place = divmod(layer, self.CHUNK if self._layers.alike else 1)
-        if chunk != self._cut_at:
-            self._cut_at, self._views = chunk, self._cut(chunk)
-        return self._views[operator][place]
+        if layer not in self._cut:
+            self._make(self._layers.run(self._weights, self._layers.run_of(layer)), layer)
+        return self._views[operator][layer - self._cut.start]
 
-    def _cut(self, chunk: int) -> list[list[OperatorViews]]:
-        if self._layers.alike:
-            part = self._weights[chunk * self.CHUNK : (chunk + 1) * self.CHUNK]
-        else:
-            part = self._layers.weights(self._weights, chunk).unsqueeze(0)
-        layout = self._layers.layout(0 if self._layers.alike else chunk)
-        return [_operator_views(layout, operator) for operator in part.unbind(1)]
+    def _make(self, run: Run, layer: int) -> None:
+        """The views of the chunk of a run in which the layer is."""
+        start = (layer - run.layers.start) // self.CHUNK * self.CHUNK
+        part = run.weights[start : start + self.CHUNK]
+        self._cut = run.layers[start : start + self.CHUNK]
+        self._views = [_operator_views(run.layout, operator) for operator in part.unbind(1)]
 
 
 def _operator_views(layout: BlockLayout, weights: Tensor) -> list[OperatorViews]:
     K = zip(*(group.matrices(weights).unbind(0) for group in layout.groups), strict=True)
-    biases = (layout.size - layout.entries) // layout.halo.rows
-    b = zip(*(layout.bias(weights, number).unsqueeze(-1).unbind(0) for number in range(biases)), strict=True)
+    b = zip(*(layout.bias(weights, number).unsqueeze(-1).unbind(0) for number in range(layout.biases)), strict=True)
     return list(zip(K, b, weights.unbind(0), strict=True))
 
 
@@ -127,8 +161,7 @@ def _entry_keys(layout: BlockLayout) -> np.ndarray:
     """A number for every weight of a layer that says what it is, whatever the layout: row, column, or row of a bias."""
     rows, columns, bias_rows = layout.positions()
     n = int(layout.halo.sizes.sum())
-    biases = (layout.size - layout.entries) // max(len(bias_rows), 1)
-    offsets = n * n + n * np.arange(biases)[:, np.newaxis]
+    offsets = n * n + n * np.arange(layout.biases)[:, np.newaxis]
     return np.concatenate([rows * n + columns, (offsets + bias_rows).ravel()])
 
 

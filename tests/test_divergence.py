@@ -1,6 +1,6 @@
 """NaN and infinity are found, and named by layer and agent, the same on every rank.
 
-Every check runs in one process, and in a job of two ranks that starts this file as a script: test_finite.py FOLDER.
+Every check runs in one process, and in a job of two ranks that starts this file as a script: test_divergence.py FOLDER.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
-from hdnn_dist.training.build import Job, build
+from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
-from hdnn_dist.training.divergence import DivergenceError
-from hdnn_dist.training.finite import BEFORE, Place, all_finite, first_not_finite
+from hdnn_dist.training.divergence import BEFORE, DivergenceError, Place, all_finite, first_not_finite
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
 
 RING = CommunicationGraph.ring(8)
@@ -46,18 +46,18 @@ def network(world: World, architecture: str = "H2", **about: object) -> tuple[HD
 
 def set_rows(net: HDNN, numbers: Tensor, layer: int, agent: int, value: float, operator: int = 0) -> None:
     """Set one agent's rows of K in one layer, on the rank that has them."""
-    for group in net.plan.layout(layer).groups:
+    for group in net.stack.layout(layer).groups:
         if agent in group.agents:
             at = group.agents.tolist().index(agent)
-            group.matrices(net.plan.weights(numbers.detach(), layer))[operator, at] = value
+            group.matrices(net.stack.weights(numbers.detach(), layer))[operator, at] = value
 
 
 def weights_of_one_agent(world: World) -> None:
     for layer, agent, value in ((0, 0, math.nan), (3, 5, math.inf), (4, 7, -math.inf)):
         net, head, x = network(world)
-        assert first_not_finite(net, head, x) is None
+        assert first_not_finite(net, (head,), x) is None
         set_rows(net, net.weights, layer, agent, value)
-        assert first_not_finite(net, head, x) == Place("weights", layer, agent, LAYERS)
+        assert first_not_finite(net, (head,), x) == Place("weights", layer, agent, LAYERS)
 
 
 def a_bias(world: World) -> None:
@@ -70,14 +70,14 @@ def a_bias(world: World) -> None:
             start = int(rows[: order.tolist().index(7)].sum())
             net.layout.bias(net.weights[2])[0, start] = math.inf
     assert bool(all_finite(head.everyone, net(x)))
-    assert first_not_finite(net, head, x) == Place("weights", 2, 7, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("weights", 2, 7, LAYERS)
 
 
 def a_graph_per_layer(world: World) -> None:
     path = CommunicationGraph.path(8)
     net, head, x = network(world, graphs=[RING, path, path, RING, path])
     set_rows(net, net.weights, 3, 6, math.nan)
-    assert first_not_finite(net, head, x) == Place("weights", 3, 6, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("weights", 3, 6, LAYERS)
 
 
 def an_explosion(world: World) -> None:
@@ -85,14 +85,14 @@ def an_explosion(world: World) -> None:
     alone = [(i, k) for i, k in zip(*np.nonzero(RING.matrix()), strict=True) if i != 6 or k == 6]
     net, head, x = network(world, activation="relu", pattern=Pattern.from_pairs(8, alone))
     set_rows(net, net.weights, 2, 6, 1e30)
-    assert first_not_finite(net, head, x) == Place("state", 2, 6, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("state", 2, 6, LAYERS)
 
 
 def an_explosion_at_several_agents(world: World) -> None:
     """Agent 4 writes into its neighbours' blocks: the lowest is named, which is on the other one of two ranks."""
     net, head, x = network(world, activation="relu")
     set_rows(net, net.weights, 1, 4, 1e30)
-    assert first_not_finite(net, head, x) == Place("state", 1, 3, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("state", 1, 3, LAYERS)
 
 
 def an_explosion_that_heals(world: World) -> None:
@@ -103,7 +103,7 @@ def an_explosion_that_heals(world: World) -> None:
         net.weights[2, :, : net.layout.entries] = -1.0
     set_rows(net, net.weights, 1, 2, HUGE)
     assert all_finite(head.everyone, net(x))
-    assert first_not_finite(net, head, x) == Place("state", 1, 2, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("state", 1, 2, LAYERS)
 
 
 def an_input(world: World) -> None:
@@ -111,7 +111,7 @@ def an_input(world: World) -> None:
     x = x.clone()
     if net.agents.owns(3):
         x[7, local_rows(net.agents, FEATURES) == sum(FEATURES[:3])] = math.nan
-    found = first_not_finite(net, head, x)
+    found = first_not_finite(net, (head,), x)
     assert found == Place("state", BEFORE, 3, LAYERS)
     assert str(found) == "input, agent 3"
 
@@ -120,10 +120,10 @@ def a_gradient(world: World) -> None:
     """The last layer is the first that the backward pass meets."""
     net, head, x = network(world)
     head.loss(net(x), torch.zeros(20, dtype=torch.long) if head.tree.is_root else None).backward()
-    assert first_not_finite(net, head, x) is None
+    assert first_not_finite(net, (head,), x) is None
     set_rows(net, net.weights.grad, 1, 0, math.nan)
     set_rows(net, net.weights.grad, 3, 5, math.inf, operator=1)
-    assert first_not_finite(net, head, x) == Place("gradient", 3, 5, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("gradient", 3, 5, LAYERS)
 
 
 def a_readout(world: World) -> None:
@@ -132,33 +132,33 @@ def a_readout(world: World) -> None:
     if net.agents.owns(5):
         with torch.no_grad():
             head.weights[1, -1 - FEATURES[7]] = math.nan
-    found = first_not_finite(net, head, x)
+    found = first_not_finite(net, (head,), x)
     assert found == Place("weights", LAYERS, 5, LAYERS)
     assert str(found) == "readout, agent 5"
     if head.tree.is_root:
         with torch.no_grad():
             head.bias[0] = math.inf
-    assert first_not_finite(net, head, x) == found, "agent 5 comes before agent 7"
+    assert first_not_finite(net, (head,), x) == found, "agent 5 comes before agent 7"
 
 
 def a_coupling(world: World) -> None:
     net, head, x = network(world, coupling="trained")
     if net.agents.owns(4):
         with torch.no_grad():
-            group = next(group for group in net._coupling_plan.layout.groups if 4 in group.agents)
+            group = next(group for group in net.coupling_spec.layout.groups if 4 in group.agents)
             group.matrices(net.coupling)[0, group.agents.tolist().index(4)] = math.nan
-    assert first_not_finite(net, head, x) == Place("weights", 0, 4, LAYERS)
+    assert first_not_finite(net, (head,), x) == Place("weights", 0, 4, LAYERS)
 
 
 def a_lift(world: World) -> None:
     net, _, _ = network(world)
     head, lift = Readout(net.agents, net, positions=(3, 2)), ConvolutionalLift(net)
     images = torch.ones(2, 1, 3, 2)
-    assert first_not_finite(net, head, images, lift) is None
+    assert first_not_finite(net, (head, lift), lift(images)) is None
     if net.agents.owns(6):
         with torch.no_grad():
             lift.bias[torch.nonzero(local_rows(net.agents, FEATURES) == sum(FEATURES[:6]))] = math.inf
-    found = first_not_finite(net, head, images, lift)
+    found = first_not_finite(net, (head, lift), lift(images))
     assert found == Place("weights", BEFORE, 6, LAYERS)
     assert str(found) == "lift, agent 6"
 
@@ -227,7 +227,7 @@ CHECKS: tuple[Callable[[World], None], ...] = (
 )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::hdnn_dist.model.network.DriftWarning")
+@pytest.mark.filterwarnings("ignore::hdnn_dist.model.propagation.DriftWarning")
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_in_one_process(check: Callable[[World], None]) -> None:
     check(connect("local"))
@@ -249,20 +249,20 @@ def test_on_two_ranks(results: list[dict[str, str]], check: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["weights", "state", "gradient"])
-def test_a_place_is_known_by_its_stage(kind: str) -> None:
+def test_a_place_is_known_by_its_order(kind: str) -> None:
     """Also that no two places of a step share one."""
     layers = 3
     places = [Place(kind, layer, 4, layers) for layer in range(BEFORE, layers + 1)]
-    assert [Place.at(place.stage, place.agent, layers) for place in places] == places
-    ordered = sorted(places, key=lambda place: place.stage)
+    assert [Place.at(place.order, place.agent, layers) for place in places] == places
+    ordered = sorted(places, key=lambda place: place.order)
     assert ordered == (places[::-1] if kind == "gradient" else places)
 
 
 def test_weights_come_before_the_state_that_they_spoil() -> None:
     steps = [("state", BEFORE), ("weights", 0), ("state", 0), ("weights", 1), ("weights", 2), ("gradient", 2)]
-    stages = [Place(kind, layer, 0, 2).stage for kind, layer in [*steps, ("gradient", 1), ("gradient", BEFORE)]]
-    assert stages == sorted(stages)
-    assert len(set(stages)) == len(stages)
+    orders = [Place(kind, layer, 0, 2).order for kind, layer in [*steps, ("gradient", 1), ("gradient", BEFORE)]]
+    assert orders == sorted(orders)
+    assert len(set(orders)) == len(orders)
 
 
 def main(folder: Path) -> None:

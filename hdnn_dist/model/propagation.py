@@ -1,0 +1,74 @@
+"""The pass through all layers as one node of autograd, and what its backward pass tells of itself: the drift."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hdnn_dist.propagation.stepper import Propagator, Saved
+from hdnn_dist.propagation.system import Weights
+
+LARGE_DRIFT = 1e-2
+
+
+class DriftWarning(UserWarning):
+    """The states rebuilt by the backward pass have drifted from those of the forward pass."""
+
+
+class Drift:
+    """How far the states rebuilt by the last backward pass were from the input; warns where that is too far."""
+
+    def __init__(self) -> None:
+        self._last: Tensor | float | None = None
+
+    @property
+    def value(self) -> float | None:
+        """A number; ``None`` before the first backward pass, and where no state is rebuilt."""
+        return None if self._last is None else float(self._last)
+
+    def watch(self, drift: Tensor | float) -> None:
+        """Keep a number, or a tensor of one. On a GPU it is only kept: reading it would wait for the pass to end."""
+        self._last = drift
+        on_host = not isinstance(drift, Tensor) or drift.device.type == "cpu"
+        if on_host and not drift <= LARGE_DRIFT:
+            warnings.warn(
+                f"rebuilding the input from the output missed it by {self.value:.1e} (relative): gradients are "
+                "unreliable; lower the step, scale K down (initial='scaled', smoothness), or use float64",
+                DriftWarning,
+                stacklevel=2,
+            )
+
+
+class Propagation(torch.autograd.Function):
+    """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weights: Tensor,
+        coupling: Tensor,
+        stepper: Propagator,
+        layers: range,
+        grad: bool,
+        drift: Drift,
+    ) -> Tensor:
+        store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
+        saved = stepper.forward(x, Weights(weights, coupling), layers, store)
+        ctx.stepper, ctx.layers, ctx.drift = stepper, layers, drift
+        ctx.save_for_backward(x, saved.y, weights, coupling, *saved.stored)
+        return saved.y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, y, weights, coupling, *stored = ctx.saved_tensors
+        saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
+        grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
+        if grad.drift is not None:
+            ctx.drift.watch(grad.drift)
+        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None, None

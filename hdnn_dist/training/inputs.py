@@ -1,0 +1,59 @@
+"""Which columns of the data enter at which agent, and how a rank's network takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdnn_dist.data.columns import Columns
+from hdnn_dist.data.source import Description
+from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.training.config import Config
+
+
+def columns_of(config: Config, about: Description, features: np.ndarray) -> Columns | None:
+    """Which columns of the data set enter at which agent; ``None`` where a lift shows whole images to every agent."""
+    chosen = config.data
+    if config.network.lift is not None:
+        _check_lift(config, about)
+        return None
+    if chosen.columns is not None and chosen.patch is not None:
+        raise ValueError("data.columns and data.patch are both given: each says where columns enter; keep one")
+    if chosen.columns is not None:
+        return Columns.from_mapping(chosen.columns, about.columns, features.tolist())
+    if chosen.patch is not None:
+        return Columns.patches(about.image, chosen.patch, features.tolist())
+    return Columns.spread(about.columns, features.tolist())
+
+
+def positions_of(config: Config, about: Description) -> tuple[int, ...]:
+    """(height, width) of the images at whose every pixel the layers act; () without a lift."""
+    return () if config.network.lift is None or about.image is None else about.image
+
+
+def _check_lift(config: Config, about: Description) -> None:
+    lift = config.network.lift
+    if about.image is None:
+        raise ValueError(
+            f"network.lift {lift!r} needs images, but the data set {about.name} has none: take 'mnist' or 'digits', or "
+            "leave network.lift out"
+        )
+    for key in ("columns", "patch"):
+        if getattr(config.data, key) is not None:
+            raise ValueError(
+                f"network.lift {lift!r} and data.{key} are both given: before a lift every agent sees the whole image; "
+                "keep one"
+            )
+
+
+def column_index(columns: Columns | None, about: Description, agents: Agents) -> np.ndarray:
+    """The columns of the data set that this rank reads, -1 for a zero."""
+    return np.arange(about.columns) if columns is None else columns.index(agents.local)
+
+
+def as_inputs(values: np.ndarray, positions: tuple[int, ...], net: HDNN) -> Tensor:
+    """(samples, columns) as the network takes them: as they are, or as images of one channel."""
+    inputs = torch.as_tensor(values, dtype=net.weights.dtype, device=net.weights.device)
+    return inputs.reshape(-1, 1, *positions) if positions else inputs

@@ -1,0 +1,93 @@
+"""What one rank trains with: its agents, its network, its head, its columns of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from hdnn_dist.data.columns import Columns
+from hdnn_dist.data.dataset import local_features
+from hdnn_dist.data.source import Description
+from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.model.lift import ConvolutionalLift
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.readout import Readout
+from hdnn_dist.model.trained import TrainedModule, parameters
+from hdnn_dist.training.config import Config
+from hdnn_dist.training.inputs import as_inputs, column_index, positions_of
+from hdnn_dist.training.regularization import SpectralProjection
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``inputs``: (samples, local features), or (samples, 1, height, width) before a lift; ``labels``: (samples,).
+
+    Labels are on the root's rank, ``None`` elsewhere.
+    """
+
+    inputs: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The samples of an index vector."""
+        labels = None if self.labels is None else self.labels.index_select(0, index)
+        return self.inputs.index_select(0, index), labels
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything one rank trains with.
+
+    ``columns``: who sees what; ``None`` where there is a ``lift``, before which every agent sees whole images.
+    ``project``: keeps ``penalties.bound``, where the config has one.
+    """
+
+    config: Config
+    about: Description
+    agents: Agents
+    net: HDNN
+    head: Readout
+    columns: Columns | None
+    train: Samples
+    test: Samples
+    project: SpectralProjection | None = None
+    lift: ConvolutionalLift | None = None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this rank has the labels, writes the files and shows the progress."""
+        return self.head.everyone.is_root
+
+    @property
+    def others(self) -> list[TrainedModule]:
+        """What is trained beside the network."""
+        return [self.head] if self.lift is None else [self.head, self.lift]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained on this rank."""
+        return parameters([self.net, *self.others])
+
+    @property
+    def entered(self) -> list[int]:
+        """The agents that the data enter, ascending."""
+        return list(range(self.agents.graph.agents)) if self.columns is None else sorted(self.columns.assignment)
+
+    def inputs(self, table: np.ndarray) -> Tensor:
+        """This rank's inputs for samples that are given in full, (samples, columns of the data set)."""
+        index = column_index(self.columns, self.about, self.agents)
+        return as_inputs(local_features(table, index), positions_of(self.config, self.about), self.net)
+
+    def state(self, inputs: Tensor) -> Tensor:
+        """(batch, local features[, positions...]) before the first layer."""
+        return inputs if self.lift is None else self.lift(inputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The state after the last layer, which the head reads. Every rank has to call it."""
+        y: Tensor = self.net(self.state(inputs))
+        return y
