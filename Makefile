@@ -1,6 +1,6 @@
 # make demo    train the 8-agent ring on double circles and draw what it learned
 # make test    the test suite without the slow tests
-# make check   lint, format and types
+# make check   lint, format, types, and who may import whom
 # make slow    the tests that take minutes
 # make clean   remove .venv, caches and the demo's run folder
 #
@@ -30,6 +30,7 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import HDNN, cli
-from hdnn_dist.bench import BENCHMARKS, Plan, edgewise, forms, memory
+from hdnn_dist.bench import BENCHMARKS, Options, contenders, edgewise, memory
 from hdnn_dist.bench.baseline import LARGEST_BYTES, DenseBaseline, dense_baseline, dense_bytes
 from hdnn_dist.bench.cases import MEMORY, STEP, Case, Effort, cores
 from hdnn_dist.bench.networks import agents_first, build, fixed_pair, halves_first, training_step
@@ -57,7 +57,7 @@ class TestCommand:
         assert all(value > 0 for row in rows for key, value in row.items() if key in COLUMNS[name] & {"milliseconds"})
 
     def test_a_case_of_ones_own(self) -> None:
-        """It replaces the benchmark's cases; both other forms of the step are beside it."""
+        """It replaces the benchmark's cases; both other contenders of the step are beside it."""
         (row,) = rows_of("step", "--quick", "--case", "5x4x3x2", "--threads", "1")
         assert [row[name] for name in ("agents", "features", "layers", "batch", "threads")] == [5, 4, 3, 2, 1]
         assert row["speedup"] == pytest.approx(row["baseline_milliseconds"] / row["milliseconds"])
@@ -110,7 +110,7 @@ def passed(module: torch.nn.Module, x: torch.Tensor, g: torch.Tensor) -> tuple[t
 
 
 class TestComparedForms:
-    """A ratio between two forms means something only when both compute the same function."""
+    """A ratio between two contenders means something only when both compute the same function."""
 
     def test_the_baseline_equals_the_network(self, net: HDNN) -> None:
         net.zero_grad()
@@ -160,7 +160,7 @@ class TestComparedForms:
     def test_large_dense_weights_are_left_out_and_named(self) -> None:
         small, large = STEP.full[0], STEP.full[-1]
         assert dense_bytes(large) > LARGEST_BYTES >= dense_bytes(STEP.full[-2])
-        notes = forms.left_out((small, large))
+        notes = contenders.left_out((small, large))
         assert str(large) in notes[0]
         assert not any(str(small) in note for note in notes)
 
@@ -242,6 +242,6 @@ def test_a_table_leaves_out_empty_columns() -> None:
 
 
 def test_a_plan_measures_what_was_given() -> None:
-    assert Plan(1).cases(STEP) == STEP.full
-    assert Plan(1, quick=True).cases(STEP) == STEP.quick
-    assert Plan(1, quick=True, given=(SMALL,)).cases(STEP) == (SMALL,)
+    assert Options(1).cases(STEP) == STEP.full
+    assert Options(1, quick=True).cases(STEP) == STEP.quick
+    assert Options(1, quick=True, given=(SMALL,)).cases(STEP) == (SMALL,)

@@ -9,7 +9,9 @@ import numpy as np
 
 from hdnn_dist.analysis.conditions import Conditions, check
 from hdnn_dist.analysis.cost import LayerCost, cost_of
-from hdnn_dist.data import Columns, Description, describe
+from hdnn_dist.data.columns import Columns
+from hdnn_dist.data.dataset import describe
+from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import owners, place
 from hdnn_dist.graph.communication import CommunicationGraph

@@ -89,7 +89,7 @@ QUICK = Effort(rounds=2, block_seconds=0.0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Options:
     """What was asked for. ``given``: cases in place of a benchmark's own.
 
     Raises ``ValueError`` for more threads than there are cores, or fewer than one.

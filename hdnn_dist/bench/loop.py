@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from hdnn_dist.bench.cases import LOOP, Case, Plan
+from hdnn_dist.bench.cases import LOOP, Case, Options
 from hdnn_dist.bench.networks import fixed_pair, training_step
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.bench.timing import Step, Timing, seconds_of, threads
@@ -17,10 +17,10 @@ from hdnn_dist.training.loop import Epoch, Trainer
 STEPS_PER_EPOCH = 16
 
 
-def loop(plan: Plan, tell: Tell) -> Report:
+def loop(options: Options, tell: Tell) -> Report:
     """A training step is data, loss, smoothness and weight penalties, clipping and Adam."""
-    with threads(plan.threads):
-        return Report([_row(case, plan, tell) for case in plan.cases(LOOP)])
+    with threads(options.threads):
+        return Report([_row(case, options, tell) for case in options.cases(LOOP)])
 
 
 class _Alternating:
@@ -43,14 +43,14 @@ class _Alternating:
         self._began = None  # what lies between two epochs belongs to no step
 
 
-def _row(case: Case, plan: Plan, tell: Tell) -> Row:
+def _row(case: Case, options: Options, tell: Tell) -> Row:
     tell(f"loop {case}")
-    job = build(_config(case, plan), CommunicationGraph.ring(case.agents), connect("local"))
+    job = build(_config(case, options), CommunicationGraph.ring(case.agents), connect("local"))
     turns = _Alternating(training_step(job.net, *fixed_pair(case)))
     Trainer(job).run(turns.on_step, turns.on_epoch)
     whole, alone = Timing(turns.whole), Timing(turns.alone)
     return {
-        **case.columns(plan.threads),
+        **case.columns(options.threads),
         "milliseconds": whole.milliseconds,
         "spread_milliseconds": whole.spread,
         "propagation_milliseconds": alone.milliseconds,
@@ -60,12 +60,12 @@ def _row(case: Case, plan: Plan, tell: Tell) -> Row:
     }
 
 
-def _config(case: Case, plan: Plan) -> Config:
+def _config(case: Case, options: Options) -> Config:
     """As ``hdnn-dist train`` with gradients clipped; half of the samples are for testing."""
     return Config(
-        epochs=1 + plan.effort.rounds,
+        epochs=1 + options.effort.rounds,
         batch_size=case.batch,
-        threads=plan.threads,
+        threads=options.threads,
         graph=f"ring:{case.agents}",
         network=NetworkConfig(features=case.features, layers=case.layers, step=1.0 / case.layers, initial="scaled"),
         data=DataConfig(samples=2 * STEPS_PER_EPOCH * case.batch),

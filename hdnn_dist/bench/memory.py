@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from hdnn_dist.bench import baseline
-from hdnn_dist.bench.cases import MEMORY, STORED, Case, Plan
+from hdnn_dist.bench.cases import MEMORY, STORED, Case, Options
 from hdnn_dist.bench.probe import DENSE, Peak, Probe, measure
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.kernels.block_tables import TILE
@@ -17,17 +17,19 @@ STATES_OF_A_DENSE_LAYER = 3  # autograd keeps, for each half: what enters, s, an
 STORE_EVERY = (1, 4, 16, 64)
 
 
-def memory(plan: Plan, tell: Tell) -> Report:
+def memory(options: Options, tell: Tell) -> Report:
     """H2 from shallow to deep; its dense baseline, which stores all; H1-J1 that stores every k-th state.
 
     The last against the formula of the fused kernel: ceil(N / k) states, and k of one tile of the batch.
     """
-    every = STORE_EVERY[:2] if plan.quick else STORE_EVERY
-    rebuilt = [Probe(case, "H2", 1, plan.threads) for case in plan.cases(MEMORY)]
-    stored = [Probe(case, "H1-J1", k, plan.threads) for case in plan.cases(STORED) for k in every]
-    dense = [Probe(case, DENSE, 1, plan.threads) for case in plan.cases(MEMORY) if dense_bytes(case) <= LARGEST_BYTES]
+    every = STORE_EVERY[:2] if options.quick else STORE_EVERY
+    rebuilt = [Probe(case, "H2", 1, options.threads) for case in options.cases(MEMORY)]
+    stored = [Probe(case, "H1-J1", k, options.threads) for case in options.cases(STORED) for k in every]
+    dense = [
+        Probe(case, DENSE, 1, options.threads) for case in options.cases(MEMORY) if dense_bytes(case) <= LARGEST_BYTES
+    ]
     rows = [row for probes in (rebuilt, dense, stored) for row in _against_first(probes, tell)]
-    return Report(rows, left_out(plan.cases(MEMORY)))
+    return Report(rows, left_out(options.cases(MEMORY)))
 
 
 def _against_first(probes: list[Probe], tell: Tell) -> list[Row]:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from hdnn_dist.bench.cases import THREADS, Case, Plan
-from hdnn_dist.bench.forms import Forms, all_in_turns, columns, dense_form, left_out, subject
+from hdnn_dist.bench.cases import THREADS, Case, Options
+from hdnn_dist.bench.contenders import Contenders, all_in_turns, columns, dense_contender, left_out, subject
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.bench.timing import Step, threads
 
 
-def scaling(plan: Plan, tell: Tell) -> Report:
-    """A row for every number of threads up to the plan's, with the speed-up over one."""
-    cases = plan.cases(THREADS)
-    return Report([row for case in cases for row in _rows(case, plan, tell)], left_out(cases))
+def scaling(options: Options, tell: Tell) -> Report:
+    """A row for every number of threads up to the options's, with the speed-up over one."""
+    cases = options.cases(THREADS)
+    return Report([row for case in cases for row in _rows(case, options, tell)], left_out(cases))
 
 
-def _rows(case: Case, plan: Plan, tell: Tell) -> list[Row]:
-    numbers = range(1, plan.threads + 1)
+def _rows(case: Case, options: Options, tell: Tell) -> list[Row]:
+    numbers = range(1, options.threads + 1)
     tell(f"threads {case} with {', '.join(map(str, numbers))} in turns")
-    it = subject(case, dense_form)
-    measured = all_in_turns([_with(number, it.forms) for number in numbers], plan.effort)
+    it = subject(case, dense_contender)
+    measured = all_in_turns([_with(number, it.contenders) for number in numbers], options.effort)
     one = measured[0]["ours"].milliseconds
     return [
         {**columns(it, times, number), "threads_speedup": one / times["ours"].milliseconds}
@@ -26,8 +26,8 @@ def _rows(case: Case, plan: Plan, tell: Tell) -> list[Row]:
     ]
 
 
-def _with(number: int, forms: Forms) -> Forms:
-    return {name: _threaded(number, run) for name, run in forms.items()}
+def _with(number: int, contenders: Contenders) -> Contenders:
+    return {name: _threaded(number, run) for name, run in contenders.items()}
 
 
 def _threaded(number: int, run: Step) -> Step:

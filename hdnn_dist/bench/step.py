@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from hdnn_dist.bench import edgewise
-from hdnn_dist.bench.cases import STEP, Case, Plan
-from hdnn_dist.bench.forms import all_in_turns, columns, compared, dense_form, edgewise_form, left_out, subject
+from hdnn_dist.bench.cases import STEP, Case, Options
+from hdnn_dist.bench.contenders import (
+    all_in_turns,
+    columns,
+    compared,
+    dense_contender,
+    edgewise_contender,
+    left_out,
+    subject,
+)
 from hdnn_dist.bench.report import Report, Row, Tell
 from hdnn_dist.bench.timing import threads
 
 
-def step(plan: Plan, tell: Tell) -> Report:
-    """A row a case; the forms of a case take turns."""
-    cases = plan.cases(STEP)
-    with threads(plan.threads):
-        rows = [_row(case, plan, tell) for case in cases]
+def step(options: Options, tell: Tell) -> Report:
+    """A row a case; the contenders of a case take turns."""
+    cases = options.cases(STEP)
+    with threads(options.threads):
+        rows = [_row(case, options, tell) for case in cases]
     missing = [] if edgewise.is_installed() else ["no edge-wise message passing: torch-geometric is not installed"]
     return Report(rows, [*left_out(cases), *missing])
 
 
-def _row(case: Case, plan: Plan, tell: Tell) -> Row:
+def _row(case: Case, options: Options, tell: Tell) -> Row:
     tell(f"step {case}")
-    it = subject(case, dense_form, edgewise_form)
-    (times,) = all_in_turns([it.forms], plan.effort)
-    return {**columns(it, times, plan.threads), **compared(times, "edgewise", "edgewise_speedup")}
+    it = subject(case, dense_contender, edgewise_contender)
+    (times,) = all_in_turns([it.contenders], options.effort)
+    return {**columns(it, times, options.threads), **compared(times, "edgewise", "edgewise_speedup")}

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hdnn_dist.bench import BENCHMARKS, Plan, Report, Tell
-from hdnn_dist.bench.cases import Case, cores
-from hdnn_dist.bench.report import machine
+from hdnn_dist.bench.benchmarks import BENCHMARKS
+from hdnn_dist.bench.cases import Case, Options, cores
+from hdnn_dist.bench.report import Report, Tell, machine
 from hdnn_dist.cli.shell import console, reported
 from hdnn_dist.support.arguments import unknown
 
@@ -44,9 +44,9 @@ def bench(
         if name not in BENCHMARKS:
             raise unknown("benchmark", name, tuple(BENCHMARKS))
         most = cores() if name == "threads" else 1
-        plan = Plan(most if threads is None else threads, quick, tuple(map(Case.parse, cases or ())))
+        options = Options(most if threads is None else threads, quick, tuple(map(Case.parse, cases or ())))
         with _progress() as tell:
-            report = BENCHMARKS[name](plan, tell)
+            report = BENCHMARKS[name](options, tell)
         _print(report, as_json)
 
 

@@ -21,7 +21,7 @@ from hdnn_dist.analysis.cost import layer_cost
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.plots import draw_graph
+from hdnn_dist.plots.graph import draw_graph
 from hdnn_dist.support.markdown import padded_table
 from hdnn_dist.training.config import load_config
 

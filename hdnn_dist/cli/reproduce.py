@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from hdnn_dist.cli.shell import console, reported
 from hdnn_dist.data.mnist_download import download as download_mnist
-from hdnn_dist.experiments import experiment_named
+from hdnn_dist.experiments.catalogue import experiment_named
 from hdnn_dist.experiments.cells import Experiment, Result
 from hdnn_dist.experiments.pages import Output, check_readme, write_page, write_readme
 from hdnn_dist.experiments.records import Records

@@ -1,27 +1,5 @@
-"""The published experiments: tables of configs, trained cell by cell. ``EXPERIMENTS`` has them all, by name."""
+"""The published experiments: tables of configs, trained cell by cell."""
 
-from __future__ import annotations
+from hdnn_dist.experiments.catalogue import EXPERIMENTS, experiment_named
 
-from hdnn_dist.experiments import architectures, mnist_channels, mnist_patches, reach, topologies
-from hdnn_dist.experiments.cells import Experiment
-from hdnn_dist.support.arguments import unknown
-
-EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (
-        architectures.EXPERIMENT,
-        topologies.EXPERIMENT,
-        mnist_channels.EXPERIMENT,
-        mnist_patches.EXPERIMENT,
-        reach.EXPERIMENT,
-    )
-}
-
-
-def experiment_named(name: str | None) -> Experiment:
-    """The experiment of this name. Raises ``ValueError``, with the names there are, for none and for an unknown one."""
-    if name is None:
-        raise ValueError(f"which experiment? there are {', '.join(EXPERIMENTS)}")
-    if name not in EXPERIMENTS:
-        raise unknown("experiment", name, EXPERIMENTS)
-    return EXPERIMENTS[name]
+__all__ = ["EXPERIMENTS", "experiment_named"]

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hdnn_dist.data import load
-from hdnn_dist.plots import draw_curves, draw_decision, draw_graph, draw_sparsity
+from hdnn_dist.data.dataset import load
+from hdnn_dist.plots.curves import draw_curves
+from hdnn_dist.plots.decision import draw_decision
+from hdnn_dist.plots.graph import draw_graph
+from hdnn_dist.plots.sparsity import draw_sparsity
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import EVALUATION_BATCH, Epoch
 

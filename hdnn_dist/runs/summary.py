@@ -59,7 +59,7 @@ def _sum(job: Job, vector: torch.Tensor) -> torch.Tensor:
 
 def _of_ranks(job: Job, value: float) -> torch.Tensor:
     """(ranks,) the values of all ranks."""
-    return job.head.everyone.collect(_on_tree(job, torch.tensor(value)))
+    return job.head.everyone.collect(_on_tree(job, torch.tensor(value, dtype=torch.float64)))
 
 
 def _on_tree(job: Job, numbers: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hdnn_dist.data import Columns, Description, describe, load
+from hdnn_dist.data.columns import Columns
+from hdnn_dist.data.dataset import describe, load
+from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.world import World

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hdnn_dist.data import shuffled
+from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged
 from hdnn_dist.training.gradients import GradientRecord, StepGradients

@@ -1,4 +1,4 @@
-"""The forms of one training step that are measured beside each other, and the columns that come of it."""
+"""The contenders of one training step that are measured beside each other, and the columns that come of it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from hdnn_dist.bench.timing import Step, Timing, in_turns
 from hdnn_dist.bench.work import bare_product, megabytes_moved, product_flops, step_flops
 from hdnn_dist.model.network import HDNN
 
-Forms = dict[str, Step]
+Contenders = dict[str, Step]
 Times = dict[str, Timing]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A case, its network, the seconds that building it took, and the forms of its training step by name."""
+    """A case, its network, the seconds that building it took, and the contenders of its training step by name."""
 
     case: Case
     net: HDNN
     build_seconds: float
-    forms: Forms
+    contenders: Contenders
 
 
-def subject(case: Case, *others: Callable[[Case, HDNN], Forms]) -> Subject:
+def subject(case: Case, *others: Callable[[Case, HDNN], Contenders]) -> Subject:
     """Ours and the bare product, and what ``others`` add."""
     began = time.perf_counter()
     net = build(case)
     seconds = time.perf_counter() - began
-    forms: Forms = {"ours": training_step(net, *fixed_pair(case)), "bmm": bare_product(case)}
+    contenders: Contenders = {"ours": training_step(net, *fixed_pair(case)), "bmm": bare_product(case)}
     for other in others:
-        forms |= other(case, net)
-    return Subject(case, net, seconds, forms)
+        contenders |= other(case, net)
+    return Subject(case, net, seconds, contenders)
 
 
-def dense_form(case: Case, net: HDNN) -> Forms:
+def dense_contender(case: Case, net: HDNN) -> Contenders:
     """The dense masked baseline, unless its weights are too large."""
     if baseline.dense_bytes(case) > baseline.LARGEST_BYTES:
         return {}
@@ -47,7 +47,7 @@ def dense_form(case: Case, net: HDNN) -> Forms:
     return {"baseline": training_step(baseline.dense_baseline(net), x, g)}
 
 
-def edgewise_form(case: Case, net: HDNN) -> Forms:
+def edgewise_contender(case: Case, net: HDNN) -> Contenders:
     """Message passing along edges, where torch-geometric is installed."""
     if not edgewise.is_installed():
         return {}
@@ -66,10 +66,10 @@ def left_out(cases: Sequence[Case]) -> list[str]:
     ]
 
 
-def all_in_turns(forms: Sequence[Forms], effort: Effort) -> list[Times]:
+def all_in_turns(contenders: Sequence[Contenders], effort: Effort) -> list[Times]:
     """The timings of all of them, all measured in turns with each other."""
-    timings = iter(in_turns([step for each in forms for step in each.values()], effort))
-    return [{name: next(timings) for name in each} for each in forms]
+    timings = iter(in_turns([step for each in contenders for step in each.values()], effort))
+    return [{name: next(timings) for name in each} for each in contenders]
 
 
 def columns(it: Subject, times: Times, threads: int) -> Row:
@@ -82,7 +82,7 @@ def columns(it: Subject, times: Times, threads: int) -> Row:
         **compared(times, "baseline", "speedup"),
         "gflops": step_flops(case) / ours.milliseconds / 1e6,
         "bmm_gflops": product_flops(case) / times["bmm"].best / 1e9,
-        "moved_megabytes": megabytes_moved(it.net, it.forms["ours"]),
+        "moved_megabytes": megabytes_moved(it.net, it.contenders["ours"]),
         "kernel": it.net.kernel_for(case.batch),
     }
 

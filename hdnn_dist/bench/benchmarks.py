@@ -1,0 +1,16 @@
+"""Benchmarks: functions from a options to a report, by the name of their command ``hdnn-dist bench NAME``."""
+
+from collections.abc import Callable
+
+from hdnn_dist.bench import loop, memory, scaling, step, sweeps
+from hdnn_dist.bench.cases import Options
+from hdnn_dist.bench.report import Report, Tell
+
+BENCHMARKS: dict[str, Callable[[Options, Tell], Report]] = {
+    "step": step.step,
+    "loop": loop.loop,
+    "memory": memory.memory,
+    "agents": sweeps.agents,
+    "depth": sweeps.depth,
+    "threads": scaling.scaling,
+}
