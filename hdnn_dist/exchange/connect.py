@@ -12,7 +12,7 @@ import torch
 from hdnn_dist.exchange.world import World
 from hdnn_dist.support.arguments import one_line, unknown
 
-AUTO = "auto"
+AUTO, ALONE = "auto", "local"
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
 
@@ -47,19 +47,19 @@ def _by_mpi() -> bool:
     return _set(MPI_SIZE_VARIABLES, any)
 
 
-def _alone() -> bool:
-    return True
+def _by_nobody() -> bool:
+    return False
 
 
 def _set(variables: Sequence[str], enough: Callable[[list[bool]], bool]) -> bool:
     return enough([variable in os.environ for variable in variables])
 
 
-# Tried in this order by "auto".
+# "auto" takes the first whose launcher has started this process, else "local".
 TRANSPORTS: dict[str, Transport] = {
     "c10d": Transport("hdnn_dist.exchange.transports.c10d", _by_torchrun),
     "mpi": Transport("hdnn_dist.exchange.transports.mpi", _by_mpi, "pip install 'hdnn-dist[mpi]'"),
-    "local": Transport("hdnn_dist.exchange.transports.local", _alone),
+    ALONE: Transport("hdnn_dist.exchange.transports.local", _by_nobody),
 }
 
 
@@ -74,5 +74,9 @@ def connect(transport: str = AUTO, device: str | torch.device | None = None, tim
     """
     if transport not in (AUTO, *TRANSPORTS):
         raise unknown("transport", transport, (AUTO, *TRANSPORTS))
-    name = transport if transport != AUTO else next(name for name, known in TRANSPORTS.items() if known.launched())
+    name = transport if transport != AUTO else _recognised()
     return TRANSPORTS[name].join(name, device, timeout)
+
+
+def _recognised() -> str:
+    return next((name for name, known in TRANSPORTS.items() if known.launched()), ALONE)
