@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,3 +45,23 @@ def test_the_cache_is_named_after_every_file_whose_constants_are_compiled() -> N
         for module in re.findall(r"^from hdnn_dist\.([\w.]+)", path.read_text(), re.M)
     }
     assert {module.replace(".", "/") + ".py" for module in used} <= names
+
+
+WITHOUT_NUMBA = """
+import sys
+sys.modules["numba"] = None
+import hdnn_dist.kernels.cuda.graphs
+from hdnn_dist.cli import main
+sys.argv = ["hdnn-dist", "train", "--set", "epochs=2", "--set", "data.samples=200", "--set", "network.layers=4",
+            "--run-dir", sys.argv[1]]
+main()
+"""
+
+
+def test_without_numba_the_portable_kernel_trains(tmp_path: Path) -> None:
+    """And what needs no compiler can be imported, CUDA graphs among it."""
+    command = [sys.executable, "-c", WITHOUT_NUMBA, str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "the slower torch kernel serves" in ended.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 2

@@ -15,6 +15,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from hdnn_dist.support.arguments import seed_number
+
 MOST_EDGES = 2**24  # a slip such as hypercube:80 is refused before it fills the memory
 
 
@@ -107,11 +109,11 @@ def erdos_renyi(n: int, p: float, seed: int = 0) -> Topology:
     """Every pair of agents joined with probability p, in time n^2. ValueError if not connected."""
     name = f"erdos_renyi:{n},{p},{seed}"
     _require(name, 1, n=n)
-    _require(name, 0, seed=seed)
+    seed = seed_number(seed, f"{name}: seed")
     _require_probability(name, p)
     _require_size(name, n)
     _require_size(name, int(p * n * (n - 1) / 2))
-    return _drawn(name, nx.erdos_renyi_graph(n, p, seed=int(seed)), "raise p")
+    return _drawn(name, nx.erdos_renyi_graph(n, p, seed=seed), "raise p")
 
 
 def watts_strogatz(n: int, k: int, p: float, seed: int = 0) -> Topology:
@@ -119,12 +121,12 @@ def watts_strogatz(n: int, k: int, p: float, seed: int = 0) -> Topology:
     name = f"watts_strogatz:{n},{k},{p},{seed}"
     _require(name, 3, n=n)
     _require(name, 2, k=k)
-    _require(name, 0, seed=seed)
+    seed = seed_number(seed, f"{name}: seed")
     _require_probability(name, p)
     if k % 2 or k >= n:
         raise ValueError(f"{name}: k is {k}, expected an even number below n = {n}: k / 2 neighbours on each side")
     _require_size(name, n * k // 2)
-    return _drawn(name, nx.watts_strogatz_graph(n, k, p, seed=int(seed)), "raise k")
+    return _drawn(name, nx.watts_strogatz_graph(n, k, p, seed=seed), "raise k")
 
 
 def random_regular(degree: int, n: int, seed: int = 0) -> Topology:
@@ -132,13 +134,13 @@ def random_regular(degree: int, n: int, seed: int = 0) -> Topology:
     name = f"random_regular:{degree},{n},{seed}"
     _require(name, 1, degree=degree)
     _require(name, 2, n=n)
-    _require(name, 0, seed=seed)
+    seed = seed_number(seed, f"{name}: seed")
     if degree >= n or degree * n % 2:
         raise ValueError(
             f"{name}: no such graph, expected degree < n and an even degree * n (now {degree * n}); change degree or n"
         )
     _require_size(name, degree * n // 2)
-    return _drawn(name, nx.random_regular_graph(degree, n, seed=int(seed)), "raise degree")
+    return _drawn(name, nx.random_regular_graph(degree, n, seed=seed), "raise degree")
 
 
 # Each generator with its numbers in an example; ``x`` there means that ``x`` separates them.

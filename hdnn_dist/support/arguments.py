@@ -33,10 +33,10 @@ def whole(name: str, value: object, least: int = 1) -> int:
     return int(value)
 
 
-def seed_number(seed: object) -> int:
-    """``seed`` as a plain int; ``ValueError`` unless a counter-based generator can be keyed with it."""
+def seed_number(seed: object, name: str = "seed") -> int:
+    """``seed`` as a plain int; ``ValueError`` with its ``name`` unless a counter-based generator takes it as a key."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < SEEDS:
-        raise ValueError(f"seed is {seed!r}: expected a whole number from 0 to 2**64 - 1")
+        raise ValueError(f"{name} is {seed!r}: expected a whole number from 0 to 2**64 - 1")
     return int(seed)
 
 
