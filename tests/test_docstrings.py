@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hdnn_dist"
-ROOMS = ("support", "graph", "exchange", "data", "plots", "bench", "experiments")
+ROOMS = sorted(room.name for room in PACKAGE.iterdir() if (room / "__init__.py").exists())
 
 ARRAYS = frozenset({"Tensor", "ndarray", "NDArray", "ArrayLike"})
-TERM = r"(?!0\b)(?:(?:\d+ )?\*?[^\W_]\w*(?: of \w+(?: \w+)*)?|\.\.\.)"  # 2 E, *shape, sum of all lengths; no coordinate
+KIND = r"(?:local |buffer |halo )?"
+# 2 E, 1 or layers, *shape, local rows, sum of all lengths, positions..., and ... alone; no coordinate
+TERM = rf"(?!0\b)(?:(?:\d+ (?:or )?)?\*?{KIND}[^\W_]\w*(?: of \w+(?: \w+)*)?(?:\.\.\.)?|\.\.\.)"
 DIMENSION = rf"{TERM}(?: ?[-+*/^] ?{TERM})*"
 SHAPE = re.compile(
-    rf"(?<!\w)(?!\(i, k\))\({DIMENSION}(?:,|(?:, {DIMENSION})+)\)"  # (i, k) is a pair of agents
+    rf"(?<!\w)(?!\(i, k\))\({DIMENSION}(?:,|(?:, {DIMENSION})+)(?:\[, \w+\.\.\.\])?\)"  # (i, k) is a pair of agents
     r"|\b(?:scalars?|a number|(?:the same|any|of its) shape|shape of|elementwise)\b"
     r"|^As ``"  # that name, where it is said
 )
@@ -115,6 +117,7 @@ def test_docstrings_state_shapes(room: str) -> None:
     [
         *("(agents,)", "(n, n)", "(..., rows, columns)", "(2, T)", "starts (agents + 1,)", "(2 E,)", "(*shape, width)"),
         *("(samples, features of the local agents)", "``(batch, features)``", "two scalars", "As ``Stepper.forward``."),
+        *("(batch, local features[, positions...])", "(1 or layers, size)", "(rows + halo rows, width)"),
     ],
 )
 def test_accepts_shapes(text: str) -> None:

@@ -1,1 +1,1 @@
-"""The theory as tools: sensitivity matrices, their bounds, symplecticity, and the counterexample."""
+"""The theory as tools: conditions on graph and patterns, sensitivity matrices, their bounds, the counterexample."""

@@ -37,8 +37,8 @@ MOST_DENSE_ENTRIES = 2**25  # of the dense K of all layers: 256 MB
 class Bounds:
     """``log_factors``: (layers,) natural logarithms of the factors above; ``rate``: Q, ``None`` for the MLP.
 
-    ``lower``: 1 where the architecture guarantees it, or ``None``. ``spectral``: whether the norms of K are
-    exact; for a network whose dense matrices would be too large they are the bounds of ``norms``, as in the projection.
+    ``lower``: 1 where the architecture guarantees it, or ``None``. ``spectral``: whether the norms of K are exact;
+    for a network whose dense matrices would be too large they are the bounds of ``model.norms``, as in the projection.
     """
 
     lower: float | None

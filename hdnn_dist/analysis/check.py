@@ -32,8 +32,8 @@ NAMED_PAIRS = 3
 class Checked:
     """The conditions of a config, and the agents whose input the readout cannot see.
 
-    ``inputs``: the agents that columns of the data enter; ``readers``: those that are read; ``unreached``: the inputs
-    that reach none of these.
+    ``inputs``: (inputs,) the agents that columns of the data enter; ``readers``: (readers,) those that are read;
+    ``unreached``: (n,) the inputs that reach none of these.
     """
 
     config: Config

@@ -77,7 +77,7 @@ class Conditions:
         return int(np.flatnonzero(self.pairs != self.pairs[-1]).max(initial=-1)) + 1
 
     def unreached(self, readers: ArrayLike, inputs: ArrayLike | None = None) -> IntArray:
-        """The agents of ``inputs`` (default: all) whose input reaches no agent of ``readers``."""
+        """(n,) the agents of ``inputs`` (inputs,), default all, whose input reaches none of ``readers`` (readers,)."""
         reaches = self.influence[np.asarray(readers)].any(axis=0)
         chosen = np.arange(len(reaches)) if inputs is None else np.asarray(inputs)
         return chosen[~reaches[chosen]]
@@ -98,7 +98,7 @@ def check(
     """The conditions of an architecture with K in blkSparse(T) and J or X in blkSparse(R) on ``graph``.
 
     ``T``: default the graph with self-loops; ``R``: default each agent by itself (X = I, J1), for H1-J2 the graph.
-    Patterns, or dense 0/1 matrices. ``graphs``: one per layer, each a part of ``graph``, in its place.
+    Patterns, or dense 0/1 matrices (agents, agents). ``graphs``: one per layer, each a part of ``graph``, in its place.
     ``enters``: (parts, agents) bool, which parts of an agent's state its input enters; default all.
     ``cost``: of a layer, where it is known; otherwise a layer with 2 features an agent and 125 samples is run.
     ``ValueError`` for patterns of another size, for graphs that do not fit the layers, and for an R where the

@@ -64,7 +64,7 @@ def exact(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[tuple[int,
 
 
 def forward_exact(net: HDNN, x: Tensor, depths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """(N, d y_N / d y_0) for every N of ``depths``, ascending, as ``exact`` but in one pass forward.
+    """(N, d y_N / d y_0) for every N of ``depths``, ascending, as ``exact`` but in one pass forward; (n, n) each.
 
     The N-layer networks are the first N layers of this one.
     """

@@ -61,7 +61,7 @@ def canonical(n: int, like: Tensor) -> Tensor:
 
 
 def residual(M: Tensor, J: Tensor) -> float:
-    """||M J M^T - J|| / (max(1, ||M||^2) ||J||), 2-norms.
+    """||M J M^T - J|| / (max(1, ||M||^2) ||J||), 2-norms, of M and J (n, n).
 
     Relative to ||M||^2 because that is the size of the terms that cancel, and of their rounding errors: without it
     the residual would measure how far the norm has grown, not how far M is from symplectic.

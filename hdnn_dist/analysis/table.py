@@ -45,7 +45,7 @@ def layer_residuals(net: HDNN, x: Tensor) -> list[float] | None:
 
 
 def depth_sweep(net: HDNN, x: Tensor, depths: Sequence[int]) -> list[float]:
-    """||d y_N / d y_0|| of the first N layers, for every N of ``depths``, ascending."""
+    """||d y_N / d y_0|| of the first N layers at x (1, local features), for every N of ``depths``, ascending."""
     return [float(torch.linalg.matrix_norm(M, 2)) for _, M in forward_exact(net, x, depths)]
 
 

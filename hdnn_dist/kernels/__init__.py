@@ -1,1 +1,1 @@
-"""The half-step and its reverse, for all agents of a rank at once."""
+"""Faster ways through the pass, compiled for processors and GPUs, and the table that chooses one."""

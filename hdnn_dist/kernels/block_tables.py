@@ -18,12 +18,12 @@ BLOCK = np.dtype(
 class Tables(NamedTuple):
     """The blocks of one layout, and the terms of the products with K.
 
-    ``blocks``: that of the k-th local agent at place k, those of the halo after them. Each has its ``row`` in a field,
-    its ``height``, and its terms in ``returns``, from ``returns`` to ``returns_end``; an agent's also those in
-    ``reads``, and where its ``bias`` begins. A term is a field row and an entry of K: ``reads`` has for every column of
-    K_i the row that it multiplies and its first entry; ``returns`` has for every block the rows of its readers,
-    ascending, and the entry of its first column in each. ``pairs``: (block, the agent that reads it), in the order of
-    ``returns``. ``agents``: how many are local.
+    ``blocks``: (blocks,) ``BLOCK``, that of the k-th local agent at place k, those of the halo after them. Each has its
+    ``row`` in a buffer, its ``height``, and its terms in ``returns``, from ``returns`` to ``returns_end``; an agent's
+    also those in ``reads``, and where its ``bias`` begins. A term is a buffer row and an entry of K: ``reads``,
+    (terms, 2), has for every column of K_i the row that it multiplies and its first entry; ``returns``, (terms, 2), has
+    for every block the rows of its readers, ascending, and the entry of its first column in each. ``pairs``:
+    (pairs, 2), a block and the agent that reads it, in the order of ``returns``. ``agents``: how many are local.
     """
 
     blocks: np.ndarray
@@ -34,14 +34,15 @@ class Tables(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """The order of the steps: k is the response of agent k, ~k settles its block, see ``half_steps``.
+    """The order of the steps: k is the response of agent k, ~k settles its block, see ``kernels.cpu.half_steps``.
 
-    ``steps``: all of them; ``piece``: where the pieces begin that one thread walks through; ``start``: where the phases
-    begin, pieces that may run at the same time. ``range``: where the ranges of agents begin for other loops.
+    ``steps``: (steps,) all of them; ``piece``: (pieces + 1,) where the pieces begin that one thread walks through;
+    ``start``: (phases + 1,) where the phases begin, pieces that may be walked through at the same time. ``range``:
+    (ranges + 1,) where the ranges of agents begin for other loops.
 
     A response that is needed for a short while only lies in rows that the next ones take over, so that it does not
     leave the cache. ``slots``: (agents,) where the rows of each begin; ``returns``: as in ``Tables``, with these rows;
-    ``rows``: how many there are, in an array so that all parts are arrays.
+    ``rows``: (1,) how many there are, in an array so that all parts are arrays.
     """
 
     steps: np.ndarray

@@ -143,7 +143,7 @@ def _first(system: System, portable: Stepper, kernel: str) -> Propagator | str:
 
 
 def compiled_function(name: str, kernel: str, like: Tensor) -> Callable[..., Any] | None:
-    """That function of ``cpu.training_step`` for numbers of the type and device of ``like``, of any shape.
+    """That function of ``kernels.cpu.training_step`` for numbers of the type and device of ``like``, of any shape.
 
     ``kernel``: of the network. ``None`` where "torch" was asked for, and where it cannot be compiled: torch serves
     then, and the network warns if its passes cannot be compiled either.

@@ -1,1 +1,1 @@
-"""What a user holds: the network, the readout, the lift."""
+"""What a user holds: the network, the lift before it, the readout with its loss behind it."""

@@ -45,9 +45,10 @@ Entry = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class CouplingBuilder:
     """Makes the coupling of one network.
 
-    ``layers``: those of K, to whose graphs the coupling keeps; ``pattern``: R, inside all of them, by default each
-    itself. ``ValueError`` for one that is not. ``sizes``: (agents,) rows of the blocks.
-    ``order``: for every place of the dense J or X, the row in a state that holds agent after agent.
+    ``features``: (agents,); ``layers``: those of K, to whose graphs the coupling keeps; ``pattern``: R, inside all of
+    them, by default each itself. ``ValueError`` for one that is not. ``sizes``: (agents,) rows of the blocks.
+    ``order``: (n,), n the rows of a part: for every place of the dense J or X, the row in a part that holds agent
+    after agent.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class CouplingBuilder:
         self.is_J = whole
 
     def build(self, given: str | Tensor | Sequence[Tensor] | None, damping: float) -> Coupled:
-        """From "J1", "J2", "trained", a matrix or one per layer; ``ValueError`` for what cannot be a coupling."""
+        """From "J1", "J2", "trained", a matrix (n, n), n the rows of a part, or one per layer.
+
+        ``ValueError`` for what cannot be a coupling.
+        """
         if not self.architecture.coupled:
             self._refuse_without_coupling(given, damping)
             return Coupled(CouplingSpec(), NO_WEIGHTS)

@@ -25,7 +25,7 @@ class Dense(NamedTuple):
 
 
 class DenseView:
-    """The tables from this rank's flat weights to the dense matrices, and back."""
+    """The tables from this rank's flat weights to the dense matrices, and back; ``features``: (agents,)."""
 
     def __init__(self, architecture: Architecture, layout: BlockLayout, features: np.ndarray) -> None:
         self.n = int(features.sum())

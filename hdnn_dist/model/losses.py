@@ -1,7 +1,7 @@
 """Losses at the root: the value, the number of samples that are right, and the gradient by the logits.
 
-Over class numbers they are compiled on a processor (``kernels.compiled_training``); the torch form serves elsewhere,
-and as the check.
+Over class numbers they are compiled on a processor (``kernels.cpu.training_step``); elsewhere they are computed in
+torch, as here, which is the reference.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from hdnn_dist.support.arguments import unknown
 
 MOST_CLASSES = 64  # with more, torch's vectorised exponentials are faster
 
-# of (logits, labels, told), which writes the mean loss, the number of samples that are right and, where ``told`` is
-# longer than two, the gradient by the logits into it; ``ValueError`` for class numbers out of range
+# of (logits, labels, told), with logits (batch, outputs), which writes the mean loss and the number of samples that are
+# right into told (2,) and, where it is (2 + batch * outputs,), the gradient by the logits; ``ValueError`` for class
+# numbers out of range
 Judge = Callable[[Tensor, Tensor, Tensor], None]
 
 
@@ -40,7 +41,10 @@ class Loss:
     integer: bool
 
     def check(self, labels: Tensor | None, batch: int, classes: int, dtype: torch.dtype) -> Tensor:
-        """``labels``, or ``ValueError`` if the root has none, or of a shape or type that does not fit."""
+        """``labels``: class numbers (batch,), or numbers (batch, classes).
+
+        ``ValueError`` if the root has none, or of a shape or type that does not fit.
+        """
         if labels is None:
             raise ValueError(
                 "the rank that owns the readout's root needs labels, and got None: pass them with the state"
@@ -58,7 +62,10 @@ class Loss:
         return labels
 
     def check_range(self, labels: Tensor, classes: int) -> None:
-        """``ValueError`` for class numbers out of range; not on CUDA, where looking would stall and torch checks."""
+        """``ValueError`` for class numbers (batch,) out of range.
+
+        Not on CUDA, where looking would stall and torch checks.
+        """
         if self.integer and labels.is_cpu and labels.numel():
             least, most = (int(end) for end in labels.aminmax())
             if least < 0 or most >= classes:
@@ -161,7 +168,10 @@ def loss_function(name: str, classes: int) -> Loss:
 
 
 def judge(loss: Loss, classes: int, kernel: str, like: Tensor) -> Judge:
-    """What judges logits of the type and device of ``like``; ``kernel``: of the network, "torch" for the torch form."""
+    """What judges logits (batch, outputs) of the type and device of ``like``.
+
+    ``kernel``: of the network; with "torch" nothing is compiled.
+    """
     fits = loss.integer and classes <= MOST_CLASSES
     function = compiled_function(loss.name, kernel, like) if fits else None
 

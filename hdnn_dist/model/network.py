@@ -44,9 +44,10 @@ class HDNN(nn.Module):
 
     ``pattern``: the blocks T of every K (default: the graph with self-loops), or one pattern per layer. ``graphs``: for
     a topology that changes, a graph per layer, each a part of the agents' graph; K_j and J_j or X_j follow graph j.
-    ``coupling``: X of H2, a matrix in the dense order or "trained"; J of H1, "J1", "J2" (restricted to each layer's
-    graph), a skew matrix, one per layer, or "trained" (A - A^T), on the edges that all layers have;
-    ``coupling_pattern``: its blocks R. ``damping``: gamma of J - gamma I, for H1.
+    ``coupling``: X of H2, a matrix (n / 2, n / 2) in the dense order, n the features of all agents, or "trained"; J of
+    H1, "J1", "J2" (restricted to each layer's graph), a skew matrix (n, n), or "trained" (A - A^T), on the edges that
+    all layers have; or a matrix per layer. ``coupling_pattern``: its blocks R. ``damping``: gamma of
+    J - gamma I, for H1.
 
     ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
     so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
@@ -133,7 +134,8 @@ class HDNN(nn.Module):
     def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
         """The output for x, and the Jacobian-vector product dy/dx dx: forward mode, by the same exchanges.
 
-        Not differentiable itself. Shapes as in ``forward``; every rank has to call it.
+        x, dx and both results: (batch, local features[, positions...]). Not differentiable itself. Every rank has to
+        call it.
         """
         self._check_input(x)
         self._check_input(dx)
@@ -181,7 +183,10 @@ class HDNN(nn.Module):
         return SumTree(self.agents).sum(torch.stack(each))
 
     def fill_dense(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Dense K and b with this rank's entries in place, from its ``weights`` or their gradient. Differentiable."""
+        """Dense K (layers, n, n) and b (layers, n) with this rank's entries in place. Differentiable.
+
+        ``weights``: this rank's, or their gradient.
+        """
         each = [view.fill(self.stack.weights(weights, layer)) for layer, view in self._by_layer()]
         return torch.stack([K for K, _ in each]), torch.stack([b for _, b in each])
 

@@ -29,7 +29,7 @@ class RowNorms:
         self._sums = [_ReaderSums(run.layout, run.weights[..., 0].numel()) for run in self._runs()]
 
     def parts(self) -> Iterator[tuple[Run, Tensor]]:
-        """(run, squares (layers, operators, local agents)) of every run of layers; every rank has to take all."""
+        """(run, squares (layers of the run, operators, local agents)) of every run; every rank has to take all."""
         for run, sums in zip(self._runs(), self._sums, strict=True):
             yield run, sums.worst(_row_squares(run.layout, run.weights))
 

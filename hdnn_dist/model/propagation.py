@@ -57,6 +57,7 @@ class Propagation(torch.autograd.Function):
         grad: bool,
         drift: Drift,
     ) -> Tensor:
+        """y for x, of its shape; ``grad``: whether gradients are enabled; ``drift``: where the drift is kept."""
         store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
         saved = stepper.forward(x, Weights(weights, coupling), layers, store)
         ctx.stepper, ctx.layers, ctx.drift = stepper, layers, drift
@@ -66,6 +67,7 @@ class Propagation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """The gradients of x, of the weights and of the coupling, each of its shape; ``None`` for the rest."""
         x, y, weights, coupling, *stored = ctx.saved_tensors
         saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
         grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])

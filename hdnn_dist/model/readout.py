@@ -29,7 +29,7 @@ class Readout(nn.Module):
     agent where logits are summed and labels are known (default: the first of ``at``). ``positions``: the
     trailing dimensions of the network's output, read by separate weights.
 
-    ``weights`` (outputs, features of the local agents that are read, times positions) and ``bias`` (outputs) at the
+    ``weights`` (outputs, features of the local agents that are read, times positions) and ``bias`` (outputs,) at the
     root, empty elsewhere, are the parameters. Raises ``ValueError`` for what cannot be built.
 
     Messages: the sum takes one per edge of the tree that joins the agents read, the gradient another; where not all
@@ -86,20 +86,21 @@ class Readout(nn.Module):
         return logits
 
     def loss(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The mean loss of a batch, on every rank; ``labels`` are needed on the root's rank only.
+        """The mean loss of a batch, a scalar, on every rank; y: as in ``forward``.
 
-        ``correct`` is then the number of samples that were classified right. With gradients enabled the gradient
-        comes down the tree in this call, so that backward needs no message. Raises ``ValueError`` at the root
+        ``labels``: class numbers (batch,), or numbers (batch, classes) for ``mean_squared_error``; needed on the root's
+        rank only. ``correct`` is then the number of samples that were classified right. With gradients enabled the
+        gradient comes down the tree in this call, so that backward needs no message. Raises ``ValueError`` at the root
         for labels that do not fit, and on the other ranks with it.
         """
         loss, self.correct = _Loss.apply(self._read(y), self.weights, self.bias, labels, self, torch.is_grad_enabled())
         return loss
 
     def backward(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What ``loss(y, labels).backward()`` does, with one node of autograd less; returns the loss, which has none.
+        """What ``loss(y, labels).backward()`` does, with one node of autograd less.
 
-        Gradients add to what the parameters hold already, the head's and those of everything that led to ``y``. Hooks
-        on the head's own parameters are not called.
+        Returns the loss, a scalar without a node. Gradients add to what the parameters hold already, the head's and
+        those of everything that led to ``y``. Hooks on the head's own parameters are not called.
         """
         read = self._read(y)
         with torch.no_grad():
@@ -238,7 +239,7 @@ class _Loss(torch.autograd.Function):
 
 
 def check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
-    """The agents that are read, as given; ``ValueError`` unless they are agents, each once."""
+    """(readers,) the agents that are read, as given; ``ValueError`` unless they are agents, each once."""
     readers = np.arange(agents) if at is None else np.asarray(at)
     if readers.ndim != 1 or not readers.size or not np.issubdtype(readers.dtype, np.integer):
         raise ValueError(f"readout at {at!r}: expected a list of agents, such as [0], or None for all")

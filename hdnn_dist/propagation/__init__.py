@@ -1,1 +1,1 @@
-"""The portable pass through the layers, the reference that every kernel is checked against."""
+"""The architectures as half-steps, and the portable pass through them: what every kernel is checked against."""

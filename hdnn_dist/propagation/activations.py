@@ -1,4 +1,4 @@
-"""Activations s and their derivatives s', in place on buffers that the kernels own.
+"""Activations s and their derivatives s', elementwise and in place, on tensors that the vector fields own.
 
 Every built-in derivative follows from s(z) alone, so z need not be kept. All have a bounded derivative, which the
 bounds of the analysis rely on.
@@ -20,7 +20,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Activation:
-    """``apply_(z)``: z becomes s(z). ``both_(z, r)``: z becomes s(z) and r becomes s'(z) r.
+    """``apply_(z)``: z, of any shape, becomes s(z). ``both_(z, r)``: z becomes s(z) and r, of its shape, s'(z) r.
 
     ``slope``: the largest |s'|, which is 1 for all built-in ones.
     """

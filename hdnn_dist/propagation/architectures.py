@@ -1,4 +1,4 @@
-"""The architectures: which half-steps make a layer, on which part of the state (DESIGN: mathematics).
+"""The architectures: which half-steps make a layer, on which part of the state, h the step size.
 
     H2    p+ = p - h X^T Kq^T s(Kq q + bq);  q+ = q + h X Kp^T s(Kp p+ + bp)       semi-implicit Euler
     H1    y+ = y + h J K^T s(K y + b), J skew                                             forward Euler
@@ -142,15 +142,15 @@ class Architecture:
         return features // len(self.parts)
 
     def part_rows(self, features: np.ndarray) -> list[np.ndarray]:
-        """For every part, its rows in a state that holds agent after agent (``features``: of those agents)."""
+        """For every part, its (rows,) in a state that holds agent after agent; ``features``: (agents,) of those."""
         return [np.arange(features.sum())] if len(self.parts) == 1 else list(halves_rows(features))
 
     def dense_rows(self, features: np.ndarray) -> np.ndarray:
-        """The row of the state, agent after agent, that stands at each place of the dense view."""
+        """(n,) the row of the state, agent after agent, at each place of the dense view; ``features``: (agents,)."""
         return np.concatenate(halves_rows(features)) if self.halves else np.arange(features.sum())
 
     def check_features(self, features: np.ndarray) -> None:
-        """``ValueError`` where an agent's features cannot be halved."""
+        """``ValueError`` where an agent's ``features`` (agents,) cannot be halved."""
         odd = np.flatnonzero(features % 2)
         if self.halves and odd.size:
             raise ValueError(

@@ -22,18 +22,24 @@ from hdnn_dist.weights.blocks import BlockLayout
 
 
 class Coupling(ABC):
-    """A linear map C on local rows. ``at``: its blocks in the layer at hand, nothing for those without weights."""
+    """A linear map C on local rows, (rows, width).
+
+    ``at``: its blocks in the layer at hand, per group (A, rows, columns); nothing for those without weights.
+    """
 
     @abstractmethod
     def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
-        """target += scale C f."""
+        """target += scale C f, both (rows, width)."""
 
     @abstractmethod
     def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
-        """out = scale C^T g."""
+        """out = scale C^T g, both (rows, width)."""
 
     def accumulate(self, grad: Sequence[Tensor], f: Tensor, g: Tensor, scale: float) -> None:
-        """grad += scale g f^T on the blocks of C, after ``transpose`` of this g and ``add_`` of this f."""
+        """grad += scale g f^T on the blocks of C, per group (A, rows, columns).
+
+        After ``transpose`` of this g and ``add_`` of this f, both (rows, width).
+        """
         raise AssertionError("this coupling has no weights")
 
 
@@ -41,14 +47,19 @@ class Identity(Coupling):
     """C = I: the halves of an agent drive each other feature by feature."""
 
     def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
+        """As ``Coupling.add_``."""
         target.add_(f, alpha=scale)
 
     def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
+        """As ``Coupling.transpose``."""
         torch.mul(g, scale, out=out)
 
 
 class Canonical(Coupling):
-    """C = J1 - damping I, with J1 = [0 -I; I 0] on the halves of each agent. ``like`` gives type and device."""
+    """C = J1 - damping I, with J1 = [0 -I; I 0] on the halves of each agent.
+
+    ``features``: (local agents,); ``like`` gives type and device.
+    """
 
     def __init__(self, features: np.ndarray, like: Tensor, damping: float = 0.0) -> None:
         swap, sign = canonical_rows(features)
@@ -57,11 +68,13 @@ class Canonical(Coupling):
         self._damping = damping
 
     def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
+        """As ``Coupling.add_``."""
         target.addcmul_(f.index_select(0, self._swap), self._sign, value=scale)
         if self._damping:
             target.add_(f, alpha=-scale * self._damping)
 
     def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
+        """As ``Coupling.transpose``."""
         torch.mul(g, -scale * self._damping, out=out)
         out.addcmul_(g.index_select(0, self._swap), self._sign, value=-scale)
 
@@ -79,14 +92,17 @@ class BlockCoupling(Coupling):
         self._damping = damping
 
     def add_(self, target: Tensor, f: Tensor, scale: float, at: Sequence[Tensor]) -> None:
+        """As ``Coupling.add_``."""
         self._f.local.copy_(f)
         self._damp(target.add_(self._L.apply(at, self._f), alpha=scale), f, scale)
 
     def transpose(self, g: Tensor, scale: float, at: Sequence[Tensor], out: Tensor) -> None:
+        """As ``Coupling.transpose``."""
         self._g.local.copy_(g)
         self._damp(torch.mul(self._L.adjoint(at, self._g), scale, out=out), g, scale)
 
     def accumulate(self, grad: Sequence[Tensor], f: Tensor, g: Tensor, scale: float) -> None:
+        """As ``Coupling.accumulate``."""
         self._L.accumulate(grad, self._f, self._g, scale)
 
     def _damp(self, result: Tensor, rows: Tensor, scale: float) -> None:

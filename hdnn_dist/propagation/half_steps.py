@@ -24,7 +24,7 @@ class Stage(NamedTuple):
 
 
 class HalfSteps:
-    """The half-steps of one layout, by its number, at one width, and the fields of the state for them."""
+    """The half-steps of one layout, by its number, at one width, and the buffers of the state for them."""
 
     def __init__(self, system: System, number: int, width: int, dtype: torch.dtype) -> None:
         self._system, self._number, self._width, self._dtype = system, number, width, dtype

@@ -61,7 +61,7 @@ class Coefficients(NamedTuple):
 
 
 class LinearMap:
-    """L for the blocks of one layout, on rows of ``width`` columns. Results are buffers, valid until the next call."""
+    """L for the blocks of one layout, on rows of ``width`` columns. Results are valid until the next call."""
 
     def __init__(self, layout: BlockLayout, coefficients: Coefficients, width: int, dtype: torch.dtype) -> None:
         self.layout = layout
@@ -73,11 +73,14 @@ class LinearMap:
         return self._sum(self.coefficients, self._x_product, A, x)
 
     def adjoint(self, A: Sequence[Tensor], u: HaloBuffer) -> Tensor:
-        """L^T u, of the same shapes."""
+        """L^T u, (local rows, width); ``A``, u: as in ``apply``."""
         return self._sum(self.coefficients.transposed, self._u_product, A, u)
 
     def accumulate(self, grad: Sequence[Tensor], x: HaloBuffer, u: HaloBuffer, scale: float = 1.0) -> None:
-        """grad += scale (alpha u x^T + beta x u^T), of the shapes of A, after ``apply`` to x and ``adjoint`` of u."""
+        """grad += scale (alpha u x^T + beta x u^T), per group (A, rows, columns).
+
+        After ``apply`` to x and ``adjoint`` of u.
+        """
         alpha, beta = self.coefficients
         if alpha:
             self._x_product.accumulate(grad, self.layout.grouped(u.local), slice(None), scale * alpha)

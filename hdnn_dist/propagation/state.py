@@ -1,4 +1,4 @@
-"""The layout of a state: features of agents, halves of features, parts of the state, and where these stand.
+"""What a state is made of: features of agents, halves of features, parts of the state, and where these stand.
 
 A state is (batch, features, positions...) for the user and (features, width) inside, width = batch times positions.
 """
@@ -32,14 +32,20 @@ def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray
 
 
 def halves_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of all first halves and of all second halves in a state that holds agent after agent."""
+    """Rows of all first halves and of all second halves, (rows,) each, in a state that holds agent after agent.
+
+    ``features``: (agents,).
+    """
     half = features // 2
     start = np.cumsum(features) - features
     return ranges(start, half), ranges(start + half, half)
 
 
 def canonical_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """J1 row by row: the column of its only entry, and that entry, 1 or -1; in a state that holds agent after agent."""
+    """J1 row by row, (rows,) each: the column of its only entry, and that entry, 1 or -1.
+
+    In a state that holds agent after agent; ``features``: (agents,).
+    """
     first, second = halves_rows(features)
     partner, sign = np.empty(features.sum(), dtype=np.int64), np.empty(features.sum())
     partner[first], partner[second], sign[first], sign[second] = second, first, -1.0, 1.0
@@ -52,17 +58,17 @@ def feature_major(x: Tensor) -> Tensor:
 
 
 def sample_major(x: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of ``feature_major``."""
+    """The inverse: (features, width) -> ``shape``, (batch, features, positions...)."""
     return x.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1).contiguous()
 
 
 def drift_of(x: Tensor, rebuilt: Tensor) -> Tensor:
-    """The largest difference relative to the largest entry of x, or to 1."""
+    """The largest difference of two states of the same shape, relative to the largest entry of x, or to 1."""
     return (x - rebuilt).abs().amax() / x.abs().amax().clamp_min(1)
 
 
 class State:
-    """A state in the buffers of the half_steps that works on it; ``parts``: its rows there, (rows, width) each."""
+    """A state in the buffers of the half-steps that work on it; ``parts``: its rows there, (rows, width) each."""
 
     def __init__(self, width: int) -> None:
         self._width = width
@@ -70,12 +76,15 @@ class State:
         self.parts: Parts = {}
 
     def put(self, parts: Parts) -> None:
-        """Copy rows into the buffers where the state is."""
+        """Copy the (rows, width) of every part into the buffers where the state is."""
         for part, rows in parts.items():
             self.parts[part].copy_(rows)
 
     def enter(self, buffers: dict[str, HaloBuffer], start: Parts | None) -> None:
-        """Go to other buffers, from ``start`` if that is given; costs nothing if the state is there already."""
+        """Go to other buffers, from ``start``, (rows, width) of every part, if that is given.
+
+        Costs nothing if the state is there already.
+        """
         if buffers is not self.buffers:
             before = start or self.parts
             self.buffers, self.parts = buffers, {part: f.local[:, : self._width] for part, f in buffers.items()}

@@ -1,7 +1,7 @@
-"""The integrators: how half-steps run forward through the layers, how gradients come back, and how tangents follow.
+"""The integrators: how half-steps lead forward through the layers, how gradients come back, and how tangents follow.
 
-- ``SemiImplicitStepper`` serves every scheme whose half-steps read one half and write the other: semi-implicit Euler
-  and Verlet. Its backward pass undoes each half-step while it computes the gradient, so no state is stored.
+- ``SemiImplicitStepper`` serves every architecture whose half-steps read one half and write the other: semi-implicit
+  Euler and Verlet. Its backward pass undoes each half-step while it computes the gradient, so no state is stored.
 - ``ForwardEulerStepper`` is forward Euler, which is not explicitly invertible: it stores every k-th state.
 
 Inside, states are (local features, width), width = samples times positions. Legend as in the vector fields:
@@ -42,10 +42,10 @@ class Saved(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """What a backward pass gives: of the input, of the weights, and how far the rebuilt input is from the input.
+    """What a backward pass gives: gradients of the input and the weights, of their shapes, and the drift.
 
-    ``drift``: the largest difference relative to the largest entry of the input, or to 1, a number or a tensor of one;
-    ``None`` where states are stored.
+    ``drift``: how far the rebuilt input is from the input, the largest difference relative to the largest entry of the
+    input, or to 1, a number or a tensor of one; ``None`` where states are stored.
     """
 
     x: Tensor | None
@@ -58,11 +58,17 @@ class Propagator(Protocol):
 
     kernel: str
 
-    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved: ...
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
+        """As ``Stepper.forward``."""
+        ...
 
-    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients: ...
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
+        """As ``Stepper.backward``."""
+        ...
 
-    def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]: ...
+    def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:
+        """As ``Stepper.tangent``."""
+        ...
 
 
 class Stepper(ABC):
@@ -78,13 +84,19 @@ class Stepper(ABC):
         self._at = 0, system.architecture.layer[0]
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
-        """The pass through these layers; what ``backward`` needs besides is kept when ``store`` is set."""
+        """The pass of x (batch, local features, positions...) through these layers.
+
+        What ``backward`` needs besides is kept when ``store`` is set.
+        """
         with self._named("forward pass"):
             y, stored = self._forward(feature_major(x), LayerWeights(self.system, weights), layers, store)
         return Saved(x, sample_major(y, x.shape), weights, layers, stored)
 
     def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
-        """The gradients, given those of the output y; that of the input may be ``None`` where it is not asked for."""
+        """The gradients, given that of the output, of its shape.
+
+        That of the input, (batch, local features, positions...), may be ``None`` where it is not asked for.
+        """
         grad = Weights(*(torch.zeros_like(part) for part in saved.weights))
         at, grad_at = LayerWeights(self.system, saved.weights), LayerWeights(self.system, grad)
         with self._named("backward pass"):
@@ -93,7 +105,7 @@ class Stepper(ABC):
         return Gradients(sample_major(grad_x, saved.x.shape), grad, drift)
 
     def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:
-        """(y, dy/dx dx): the Jacobian-vector product, with the same exchanges; all linearised at x."""
+        """(y, dy/dx dx), of the same shape as x and dx: the Jacobian-vector product at x, with the same exchanges."""
         start = feature_major(x)
         with self._named("tangent pass"):
             at, state, change = LayerWeights(self.system, weights), State(self.width), self._split(feature_major(dx))

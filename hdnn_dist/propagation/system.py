@@ -46,7 +46,7 @@ class CouplingSpec:
 class System:
     """What a stepper integrates: the architecture on one rank, its layers, its activation and its step size h.
 
-    ``rows``: the rows of every part in a state; ``features``: (local agents,).
+    ``rows``: (rows,) of every part in a state; ``features``: (local agents,).
     """
 
     architecture: Architecture
@@ -92,7 +92,7 @@ class LayerWeights:
         return Blocks(K, biases[half.bias], flat, half.bias)
 
     def coupling(self, layer: int) -> tuple[Tensor, ...]:
-        """The blocks of the coupling, which is one for all layers or one for each."""
+        """The blocks of the coupling, per group (A, rows, columns): one coupling for all layers or one for each."""
         layouts = self._system.coupling.layouts
         if not layouts:
             return ()

@@ -129,6 +129,7 @@ class Gradient(VectorField):
     gradient = True
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
+        """As ``VectorField.forward``."""
         product, f = self._forward
         x.gather()
         z = product.apply(at.K, x.data).add_(at.b)
@@ -138,6 +139,7 @@ class Gradient(VectorField):
         return f.local
 
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+        """As ``VectorField.reverse``."""
         product, fv = self._both if rebuild else self._second
         s, q = self._response(at, x, product)
         product.adjoint(at.K, product.z[:, -fv.data.shape[1] :], fv.data)
@@ -148,6 +150,7 @@ class Gradient(VectorField):
         return fv.local[:, : self.width] if rebuild else None, fv.local[:, -self.width :]
 
     def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
+        """As ``VectorField.tangent``."""
         product, fv = self._both
         self._response(at, x, product)
         product.adjoint(at.K, product.z, fv.data)
@@ -182,11 +185,13 @@ class Pointwise(VectorField):
     """s(L x + b)."""
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
+        """As ``VectorField.forward``."""
         z = self._L.apply(at.K, x).add_(self._bias(at))
         self.activation.apply_(z)
         return z
 
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+        """As ``VectorField.reverse``."""
         s, q = self._L.apply(at.K, x).add(self._bias(at)), self._entering
         self.activation.both_(s, q.local)
         grad.b.add_(self.layout.grouped(q.local.sum(1, keepdim=True)))
@@ -195,6 +200,7 @@ class Pointwise(VectorField):
         return s, v
 
     def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
+        """As ``VectorField.tangent``."""
         response = self._L.apply(at.K, self._entering).clone()
         s = self._L.apply(at.K, x).add(self._bias(at))
         self.activation.both_(s, response)

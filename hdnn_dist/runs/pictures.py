@@ -39,7 +39,7 @@ def draw_run(job: Job, epochs: list[Epoch], folder: Path) -> list[Path]:
 
 
 class _Plane:
-    """What the network decides on a grid over the data; ``classes`` is (ny, nx) on the root's rank."""
+    """What the network decides on a grid over the data; ``decided``: (points,) on the root's rank, else ``None``."""
 
     def __init__(self, job: Job) -> None:
         chosen, both = job.config.data, np.arange(2)

@@ -1,1 +1,1 @@
-"""From a config file to a trained network and a run folder."""
+"""From a config file to a trained network."""

@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     """Keys that are not declared are errors, and values are not converted.
 
-    A key whose value has parts, or several forms, has a ``description``: what an error says it should be.
+    A key whose value has parts, or can be of several types, has a ``description``: what an error says it should be.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -78,7 +78,7 @@ def first_not_finite(net: HDNN, others: Sequence[TrainedModule], x: Tensor) -> P
 
 
 def all_finite(tree: SumTree, *tensors: Tensor | None) -> bool:
-    """Whether no rank has NaN or infinity in these; the same answer everywhere, for one sum along the tree."""
+    """Whether no rank has NaN or infinity in these, of any shape; the same answer everywhere, for one sum."""
     flags = [given.isfinite().all() for given in tensors if given is not None]
     broken = torch.stack(flags).logical_not().any().to(torch.float64)
     return not bool(tree.sum(broken.reshape(1)))

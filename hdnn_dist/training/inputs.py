@@ -14,7 +14,10 @@ from hdnn_dist.training.config import Config
 
 
 def columns_of(config: Config, about: Description, features: np.ndarray) -> Columns | None:
-    """Which columns of the data set enter at which agent; ``None`` where a lift shows whole images to every agent."""
+    """Which columns of the data set enter at which agent; ``features``: (agents,).
+
+    ``None`` where a lift shows whole images to every agent.
+    """
     chosen = config.data
     if config.network.lift is not None:
         _check_lift(config, about)
@@ -49,11 +52,11 @@ def _check_lift(config: Config, about: Description) -> None:
 
 
 def column_index(columns: Columns | None, about: Description, agents: Agents) -> np.ndarray:
-    """The columns of the data set that this rank reads, -1 for a zero."""
+    """(local features,) the column of the data set that each reads, -1 for a zero; before a lift all, (columns,)."""
     return np.arange(about.columns) if columns is None else columns.index(agents.local)
 
 
 def as_inputs(values: np.ndarray, positions: tuple[int, ...], net: HDNN) -> Tensor:
-    """(samples, columns) as the network takes them: as they are, or as images of one channel."""
+    """(samples, columns) as the network takes them: as they are, or as images (samples, 1, height, width)."""
     inputs = torch.as_tensor(values, dtype=net.weights.dtype, device=net.weights.device)
     return inputs.reshape(-1, 1, *positions) if positions else inputs

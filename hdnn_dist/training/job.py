@@ -34,7 +34,7 @@ class Samples:
         return len(self.inputs)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The samples of an index vector."""
+        """Inputs (batch, local features), or images, and labels (batch,) of the samples of an index (batch,)."""
         labels = None if self.labels is None else self.labels.index_select(0, index)
         return self.inputs.index_select(0, index), labels
 
@@ -88,6 +88,6 @@ class Job:
         return inputs if self.lift is None else self.lift(inputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The state after the last layer, which the head reads. Every rank has to call it."""
+        """(batch, local features[, positions...]) after the last layer, for the head. Every rank has to call it."""
         y: Tensor = self.net(self.state(inputs))
         return y

@@ -64,7 +64,7 @@ class Outcome:
 
 
 class Trainer:
-    """Minibatch training of a job. ``on_step(epoch, step, steps)`` and ``on_epoch(row)`` are called on every rank."""
+    """Minibatch training of a job. ``on_step(epoch, step)`` and ``on_epoch(row)`` are called on every rank."""
 
     def __init__(self, job: Job) -> None:
         config = job.config

@@ -14,7 +14,7 @@ from hdnn_dist.training.config import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD in their fused form: one kernel a step for all parameters of the rank."""
+    """Adam, AdamW or SGD, each as torch computes it in one kernel a step for all parameters of the rank."""
     given = [parameter for parameter in parameters if parameter.numel()]
     rate, decay = config.learning_rate, config.weight_decay
     if config.name == "sgd":

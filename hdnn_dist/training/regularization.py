@@ -23,7 +23,7 @@ MARGIN = 1 - 1e-6  # so that rounding to float32 does not lift a norm above its 
 
 
 def smoothness(net: HDNN, alpha: float, scale: str = "multiply") -> Tensor:
-    """(alpha h / 2) sum over layers of ||K_{j+1} - K_j||_F^2 + ||b_{j+1} - b_j||^2, this rank's share.
+    """(alpha h / 2) sum over layers of ||K_{j+1} - K_j||_F^2 + ||b_{j+1} - b_j||^2, this rank's share, a scalar.
 
     Keeps the weights a smooth function of depth, as the discretised ODE wants it (Haber and Ruthotto, Inverse
     Problems 34, 2018; Galimberti et al., IEEE TAC 68(5), 2023). ``scale``: "multiply" by h as above, or "divide":
@@ -52,7 +52,7 @@ def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:
 
 
 def weight_penalty(module: HDNN | Readout, alpha: float) -> Tensor:
-    """(alpha / 2) ||weights||^2, this rank's share."""
+    """(alpha / 2) ||weights||^2, this rank's share, a scalar."""
     return (alpha / 2) * module.weights.square().sum()
 
 
@@ -71,8 +71,8 @@ class SpectralProjection:
     inputs: that product is at most ``bound``. It is much more than is needed to keep the Jacobian itself below it.
 
     Agents need their neighbours only, in one scatter-add and one gather of a number for each K: every agent divides its
-    rows by the worst excess among the blocks that it reads, see ``norms``. Biases are left alone. ``ValueError`` for a
-    bound that is not above 1, and for a trained coupling.
+    rows by the worst excess among the blocks that it reads, see ``model.norms``. Biases are left alone.
+    ``ValueError`` for a bound that is not above 1, and for a trained coupling.
     """
 
     def __init__(self, net: HDNN, bound: float) -> None:

@@ -24,7 +24,7 @@ class Group:
     """Local agents of one block shape.
 
     ``agents``: (A,) who; ``rows``, ``columns``: of every K_i; ``entries``: where their K_i lie in the flat vector;
-    ``place``: their rows in the order of the groups; ``slots``: (A * columns,) the field rows that are read;
+    ``place``: their rows in the order of the groups; ``slots``: (A * columns,) the buffer rows that are read;
     ``span``: their place among all slots.
     """
 
@@ -50,8 +50,9 @@ class BlockLayout:
     """The groups of one pattern on one rank, and the adjoint table of their slots.
 
     ``biases``: how many bias vectors go with the matrix. ``size``: entries of the flat vector, ``entries`` of them K's;
-    ``order``: for every row in the order of the groups, the local row; ``slots``: field rows read, all groups together;
-    ``bag_order``, ``bag_starts``: for every field row, the slots that read it, ascending.
+    ``order``: (rows,) for every row in the order of the groups, the local row; ``slots``: buffer rows read, of all
+    groups together; ``bag_order`` (slots,), ``bag_starts`` (buffer rows,): the slots that read each buffer row,
+    ascending.
     """
 
     def __init__(self, halo: Halo, pattern: Pattern, biases: int = 1) -> None:
@@ -88,17 +89,17 @@ class BlockLayout:
         return self.entries + number * self.halo.rows
 
     def grouped(self, rows: Tensor) -> Tensor:
-        """Local rows in the order of the groups."""
+        """Local rows (rows, ...) in the order of the groups."""
         return rows if self.in_order else rows.index_select(0, self.order)
 
     def ungrouped(self, rows: Tensor) -> Tensor:
-        """Rows in the order of the groups, back in the local order."""
+        """Rows (rows, ...) in the order of the groups, back in the local order."""
         return rows if self.in_order else torch.empty_like(rows).index_copy_(0, self.order, rows)
 
     def positions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row and column of every entry of K, and row of every entry of a bias, in the order of the flat vector.
+        """Row and column, (entries,) each, of every entry of K, and row of every entry of a bias, (rows,).
 
-        Rows and columns count the blocks of all agents, agent after agent.
+        In the order of the flat vector. Rows and columns count the blocks of all agents, agent after agent.
         """
         sizes = self.halo.sizes
         start = np.cumsum(sizes) - sizes

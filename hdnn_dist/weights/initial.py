@@ -24,7 +24,7 @@ def generator(seed: int, agent: int, stream: int) -> np.random.Generator:
 def draw_weights(
     layout: BlockLayout, layers: int, operators: int, seed: int, initial: str, stream: int = 0
 ) -> np.ndarray:
-    """(layers, operators, layout.size) float64.
+    """(layers, operators, size) float64, size that of the layout.
 
     ``normal``: K and b standard normal; ``scaled``: both with variance 1/fan-in, the columns of K_i. The first layers
     of a deep network are those of a shallow one. ``stream`` tells the operators apart from other draws.
@@ -48,7 +48,10 @@ def draw_weights(
 
 
 def draw_layers(layers: Layers, seed: int, initial: str) -> np.ndarray:
-    """The weights of all layers, in the shape that ``layers`` says; a layer of its own layout has draws of its own."""
+    """The weights of all layers, float64: (layers, operators, size) where layers are alike, else flat.
+
+    A layer of its own layout has draws of its own.
+    """
     if layers.alike:
         return draw_weights(layers.layouts[0], len(layers), layers.operators, seed, initial)
     drawn = [

@@ -68,14 +68,17 @@ class Layers:
         return bisect_right(self._runs, layer, key=lambda run: run.start) - 1
 
     def run(self, weights: Tensor, number: int) -> Run:
-        """That run, and its part of weights of ``shape``."""
+        """That run, with its part (layers of the run, operators, size) of weights of ``shape``, a view."""
         layers = self._runs[number]
         layout = self.layout(layers.start)
         part = weights.view(-1)[self._starts[layers.start] : self._starts[layers.stop]]
         return Run(layout, layers, part.view(len(layers), self.operators, layout.size))
 
     def runs(self, weights: Tensor) -> list[Run]:
-        """All runs, first to last: one where layers are alike, one for each where no two neighbours are."""
+        """All runs, first to last, each with its (layers of the run, operators, size) of weights of ``shape``.
+
+        One where layers are alike, one for each layer where no two neighbours are.
+        """
         return [self.run(weights, number) for number in range(len(self._runs))]
 
     def weights(self, weights: Tensor, layer: int) -> Tensor:
@@ -92,7 +95,9 @@ class Layers:
         return torch.cat([*within, weights[after] - weights[before]])
 
     def add_differences(self, grad: Tensor, weights: Tensor, scale: float, add: AddDifferences | None = None) -> None:
-        """grad += scale D^T D weights, both of ``shape``, with D the linear map of ``differences``.
+        """grad += scale D^T D weights, with D the linear map of ``differences``.
+
+        Both of the same shape, (layers, operators, size), or flat where layers differ.
 
         ``add``: does so for one run, in place of torch.
         """
@@ -124,7 +129,7 @@ def _add_differences(grad: Tensor, weights: Tensor, scale: float) -> None:
 
 
 class LayerViews:
-    """Views of the weights by layer and operator, made for some layers at a time.
+    """Views of weights, (layers, operators, size) or flat, by layer and operator, made for some layers at a time.
 
     One call makes the views of many layers; those of all layers at once would take memory that grows with depth.
     """
@@ -138,7 +143,7 @@ class LayerViews:
         self._views: list[list[OperatorViews]] = []
 
     def of(self, layer: int, operator: int) -> OperatorViews:
-        """K of every group, the biases, and both as they lie in memory, of an operator."""
+        """K (A, rows, columns) of every group, the biases (rows, 1), and both as they lie in memory, (size,)."""
         if layer not in self._cut:
             self._make(self._layers.run(self._weights, self._layers.run_of(layer)), layer)
         return self._views[operator][layer - self._cut.start]

@@ -1,4 +1,4 @@
-"""The built-in activations on rows of a tile, compiled; the same functions as in ``activations``."""
+"""The built-in activations on rows of a tile, compiled: those of ``propagation.activations``."""
 
 from __future__ import annotations
 

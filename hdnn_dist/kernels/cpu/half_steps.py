@@ -1,6 +1,6 @@
 """A half-step and its reverse on one tile, compiled.
 
-Every map here is linear in one block-sparse matrix A, of the form alpha A + beta A^T: K itself, -K^T (MS1), U - U^T
+Every linear map here is alpha A + beta A^T, of one block-sparse matrix A: K itself, -K^T (MS1), U - U^T
 (MS2, a trained J), X, X^T. Its adjoint is the same with alpha and beta swapped, and its gradient is
 alpha q x^T + beta x q^T. F is the ``gradient`` of a Hamiltonian, K^T s(K x + b), or ``pointwise``, s(L x + b) with such
 an L = alpha K + beta K^T.
@@ -8,10 +8,11 @@ an L = alpha K + beta K^T.
 An agent takes part in two steps: it *responds*, from the blocks that it reads, and its block is *settled*, from what
 its readers responded. A list of steps says in which order: k for the response of agent k, ~k for settling its block.
 A block is settled as soon as its readers have responded, while what they wrote is in cache; the responses of a gradient
-lie in rows that they share, see ``tables.Schedule``. Each step writes the agent's own rows only, and sums in a fixed
+lie in rows that they share, see ``Schedule``. Each step writes the agent's own rows only, and sums in a fixed
 order: so the result is the same in every order that is allowed, on any number of threads.
 
-Legend as in ``forms``: u enters the reverse, q = s'(z) K u (or s'(z) u), v leaves it. Fields are (rows, T).
+Legend as in ``propagation.vector_fields``: u enters the reverse, q = s'(z) K u (or s'(z) u), v leaves it. States,
+responses and their gradients are (rows, T), with T samples side by side.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def put_forward(out, o, x, tables, k, A, share, b):
 def add_adjoint(out, x, returns, tables, k, A, scale):
     """The rows of block k of out += scale A^T x, what all local readers of the block return, in ascending order.
 
-    ``returns``: the terms, those of ``tables`` for a field, those of a schedule for responses.
+    ``returns``: the terms, those of ``tables`` for buffer rows, those of a schedule for responses.
     """
     at = tables.blocks[k]
     add_product(out, at.row, at.height, x, returns, at.returns, at.returns_end, A, np.int64(1), scale)

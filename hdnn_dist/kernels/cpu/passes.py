@@ -217,7 +217,7 @@ def euler_backward(
 
 
 def local_forward(schedule, tables, K, bias, code, x, s, f):
-    """K^T s(K x + b) of one rank between two exchanges, added to f; x is a field that has been gathered."""
+    """K^T s(K x + b) of one rank between two exchanges, added to f; x is a buffer that has been gathered."""
     gradient_forward(schedule.steps, schedule, tables, K, K[bias:], code, K.dtype.type(1), x, s, f)
 
 

@@ -1,7 +1,7 @@
-"""Passes of a network whose agents all live here, carried out by compiled code (``passes``), all layers at once.
+"""Passes of a network whose agents all live here, compiled (``kernels.cpu.passes``), all layers at once.
 
-They compute what the steppers compute, half-step by half-step; those stay as the reference.
-Every exchange stays inside this process, and the ledger is told of it as if it had been made.
+They compute what the portable pass computes, half-step by half-step; that stays as the reference. Every exchange stays
+inside this process, and the ledger is told of it as if it had been made.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a training step computes beside the passes, compiled: losses at the root, and the gradient of smoothness.
 
-Formulas are those of ``losses`` and ``layers``, whose torch forms stay as the portable ones and as the check.
+Formulas are those of ``model.losses`` and ``weights.layers``, which stay in torch as the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from hdnn_dist.kernels.cpu.tiles import called
 def cross_entropy(logits, labels, told):
     """The mean loss, the samples that are right and, if ``told`` is longer than that, the gradient by the logits.
 
-    ``logits``: (batch, classes). Returns whether all labels are classes; stops at one that is none.
+    ``logits``: (batch, classes); ``labels``: (batch,); ``told``: (2,) or (2 + batch * classes,). Returns whether all
+    labels are classes; stops at one that is none.
     """
     batch, classes = logits.shape
     share, train = logits.dtype.type(1) / logits.dtype.type(batch), told.size > 2

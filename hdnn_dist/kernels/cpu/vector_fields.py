@@ -49,6 +49,7 @@ class CompiledGradient(Compiled, Gradient):
         return torch.zeros(2, int(self._schedule.rows[0]), self.width, dtype=self.dtype)
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
+        """As ``VectorField.forward``."""
         f = self._result
         x.gather()
         f.data.zero_()
@@ -58,6 +59,7 @@ class CompiledGradient(Compiled, Gradient):
         return f.local
 
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+        """As ``VectorField.reverse``."""
         fv = self._results if rebuild else self._result
         x.gather()
         state, entering, f, v = self._parts
@@ -95,10 +97,12 @@ class CompiledPointwise(Compiled, Pointwise):
     """
 
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
+        """As ``VectorField.forward``."""
         SERIAL.local_response(self._tables, self._code, self._linear_rows(at, x), self._returned)
         return self._s
 
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
+        """As ``VectorField.reverse``."""
         q, v, G = self._entering, self._leaving, grad.flat.numpy()
         SERIAL.local_slope(self._tables, G, self.layout.bias_at(at.bias), self._code, self._linear_rows(at, x),
                            self._returned, q.local.numpy())  # fmt: skip

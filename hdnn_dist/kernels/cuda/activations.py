@@ -1,4 +1,4 @@
-"""The built-in activations on a tile in registers, in Triton; the same functions as in ``activations``, in float32.
+"""The built-in activations on a tile in registers, in Triton: those of ``propagation.activations``, in float32.
 
 Written with operations that Triton's interpreter knows too, so that what is tested there is what runs on a GPU.
 """
@@ -16,7 +16,7 @@ LEAK = tl.constexpr(LEAKY_SLOPE)
 
 @triton.jit
 def _tanh(z):
-    """Lambert's continued fraction on z / 4, doubled twice, as in ``compiled_activations``: tanh(9) rounds to 1."""
+    """Lambert's continued fraction on z / 4, doubled twice: tanh(9) rounds to 1."""
     x = z * 0.25
     x = tl.where(x > 2.25, 2.25, tl.where(x < -2.25, -2.25, x))
     w = x * x

@@ -20,9 +20,9 @@ Function = Callable[..., list[Tensor]]
 
 
 class Captured:
-    """A function of tensors on a GPU as a CUDA graph; ``like``: tensors of the shapes that it will be called with.
+    """A function of tensors on a GPU as a CUDA graph; ``like``: tensors of the same shape as those of a call.
 
-    What a call gets is copied into buffers of the graph, what it returns out of them, so that calls may overlap: a
+    What a call gets is copied into memory of the graph, what it returns out of it, so that calls may overlap: a
     second forward pass does not touch what the first one has kept for its backward pass.
     """
 

@@ -7,7 +7,7 @@ is what the matrix units want, and its zeros cost less than a gather. In memory 
 ``K_place`` (N, N) says where every entry of K lies in the flat weights of an operator, -1 where there is none.
 
 States come and go as the user has them, (batch, features, positions). Columns beyond the last sample repeat it, with a
-gradient of zero. Legend as in ``forms``: u enters the reverse, q = s'(z) K u, f = F(x).
+gradient of zero. Legend as in ``propagation.vector_fields``: u enters the reverse, q = s'(z) K u, f = F(x).
 
 ``OPERANDS`` of the products: "float32", multiplied as in torch, without TF32; "bf16", rounded to it and summed in
 float32. The state stays float32 there too: a step of h f would be lost in a bf16 state, and could not be undone.

@@ -1,11 +1,11 @@
-"""Passes of a small network on a GPU in one kernel each way (``passes``): H2 and MS3, agents all here.
+"""Passes of a small network on a GPU in one kernel each way (``kernels.cuda.passes``): H2 and MS3, agents all here.
 
 They compute what ``SemiImplicitStepper`` computes; that stays as the reference. The ledger is told of the exchanges as
-if they had been made. A pass through a single layer is left to it too: dense products spread an agent's
-NaN to all agents, and whoever looks for the agent that it comes from goes layer by layer.
+if they had been made. A pass through a single layer is left to the reference: dense products spread an agent's NaN to
+all agents, and whoever looks for the agent that it comes from goes layer by layer.
 
-With TRITON_INTERPRET=1 in the environment before triton is imported, the kernels
-run in Triton's interpreter, on CPU tensors too: slowly, to test them.
+With TRITON_INTERPRET=1 in the environment before triton is imported, the kernels run in Triton's interpreter, on CPU
+tensors too: slowly, to test them.
 """
 
 from __future__ import annotations
