@@ -155,20 +155,9 @@ def _write_run(
     residuals: list[float] | None,
     gradients: list[tuple[int, list[float]]],
 ) -> list[Path]:
-    net = job.net
-    where = "first sample" if job.lift is None else "central pixel of the first image"
-    about = {
-        "architecture": net.architecture.name,
-        "layers": net.layers,
-        "step": net.step,
-        "features": int(net.features.sum()),
-        "at": f"the {where} of the test set, in float64",
-        "table": table,
-        "layer_residuals": residuals,
-    }
-    title = f"{net.architecture.name}, {net.layers} layers, {job.agents.graph.name}"
+    title = f"{job.net.architecture.name}, {job.net.layers} layers, {job.agents.graph.name}"
     written = [
-        _write_json(path / ANALYSIS, about),
+        _write_json(path / ANALYSIS, {**_about(job), "table": table, "layer_residuals": residuals}),
         draw_norms(table, path / NORMS, title=f"Norm of the BSM: {title}"),
         draw_singular_values(table, path / VALUES, title=f"Singular values of the BSM: {title}"),
     ]
@@ -176,6 +165,18 @@ def _write_run(
         steps, norms = zip(*gradients, strict=True)
         written.append(draw_gradient_norms(steps, norms, path / HEATMAP))
     return written
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What was analysed, and where."""
+    net, where = job.net, "first sample" if job.lift is None else "central pixel of the first image"
+    return {
+        "architecture": net.architecture.name,
+        "layers": net.layers,
+        "step": net.step,
+        "features": int(net.features.sum()),
+        "at": f"the {where} of the test set, in float64",
+    }
 
 
 def _notes(path: Path, residuals: list[float] | None) -> list[str]:

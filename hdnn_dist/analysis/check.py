@@ -18,6 +18,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.readout import check_readers
+from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.training.build import model, readers
@@ -85,9 +86,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     known.check_features(features)
     T = None if chosen.pattern is None else Pattern.from_pairs(graph.agents, chosen.pattern)
     about = describe(config.data.name, root=config.data.root)
-    filled = _filled(columns_of(config, about, features), features)
-    owner = np.repeat(np.arange(graph.agents), features)
-    enters = np.stack([np.bincount(owner[rows], filled[rows], graph.agents) > 0 for rows in known.part_rows(features)])
+    enters = _enters(known, features, columns_of(config, about, features))
     found = check(
         graph,
         T,
@@ -101,6 +100,13 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     read = check_readers(readers(config, graph), graph.agents)
     inputs = np.flatnonzero(enters.any(axis=0))
     return Checked(config, graph, found, inputs, read, found.unreached(read, inputs))
+
+
+def _enters(known: Architecture, features: np.ndarray, columns: Columns | None) -> np.ndarray:
+    """(parts, agents) bool, whether a column of the data enters a part of an agent's state."""
+    filled, owner = _filled(columns, features), np.repeat(np.arange(len(features)), features)
+    each = [np.bincount(owner[rows], filled[rows], len(features)) > 0 for rows in known.part_rows(features)]
+    return np.stack(each)
 
 
 def _coupled(coupling: str | None, graph: CommunicationGraph) -> Pattern | None:

@@ -109,18 +109,18 @@ def check(
         check_graphs(graphs, layers, graph)
     if R is not None and not known.coupled:
         raise ValueError(f"R is given, but {known.name} has J K^T = I and takes no coupling: leave R out")
-    kinds = {here: _Moves(known, here, T, R) for here in (graphs or [graph])}
+    kinds = {here: _Reads(known, here, T, R) for here in (graphs or [graph])}
     refusal = _refusal(graphs, kinds)
     if refusal is None and cost is None:
-        costs = [_cost(moves, architecture, scheme, coupled=R is not None) for moves in kinds.values()]
+        costs = [_cost(reads, architecture, scheme, coupled=R is not None) for reads in kinds.values()]
         cost = max(costs, key=lambda cost: cost.forward.bytes)
-    outside = np.logical_or.reduce([_outside(moves) for moves in kinds.values()])
+    outside = np.logical_or.reduce([_outside(reads) for reads in kinds.values()])
     each = [*kinds.values()] * layers if graphs is None else [kinds[here] for here in graphs]
     influence, pairs = _influence(each, enters)
     return Conditions(layers, refusal, outside, influence, pairs, cost)
 
 
-class _Moves:
+class _Reads:
     """The half-steps of a layer as patterns, each with those that a set of agents passes one after the other."""
 
     def __init__(
@@ -146,11 +146,11 @@ class _Moves:
 
 
 def _through(patterns: list[Pattern], bits: Bits) -> Bits:
-    """The sets of the agents that each agent reads, united: one pattern after the other."""
+    """The sets of the agents that each agent readers, united: one pattern after the other."""
     for pattern in patterns:
-        reads = np.flatnonzero(np.diff(pattern.indptr))
+        readers = np.flatnonzero(np.diff(pattern.indptr))
         united = np.zeros_like(bits)
-        united[reads] = np.bitwise_or.reduceat(bits[pattern.columns], pattern.indptr[reads])
+        united[readers] = np.bitwise_or.reduceat(bits[pattern.columns], pattern.indptr[readers])
         bits = united
     return bits
 
@@ -169,22 +169,22 @@ def _unpacked(bits: Bits, count: int) -> BoolArray:
     return (bits[:, np.newaxis] >> np.arange(count, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
 
 
-def _outside(moves: _Moves) -> BoolArray:
+def _outside(reads: _Reads) -> BoolArray:
     """(agents, agents): where the blocks of any half-step lie outside the graph."""
-    graph = moves.graph
+    graph = reads.graph
     outside = np.empty((graph.agents, graph.agents), dtype=np.bool_)
     for word, bits in _words(graph.agents):
-        needed = np.bitwise_or.reduce([_through(patterns, bits) for _, patterns in moves.halves])
+        needed = np.bitwise_or.reduce([_through(patterns, bits) for _, patterns in reads.halves])
         outside[:, word] = _unpacked(needed & ~_through([graph.pattern()], bits), word.stop - word.start)
     return outside
 
 
-def _cost(moves: _Moves, architecture: str, scheme: str | None, coupled: bool) -> LayerCost:
-    coupling: dict[str, Any] = {"coupling": "trained", "coupling_pattern": moves.R} if coupled else {}
-    return layer_cost(moves.graph, architecture=architecture, scheme=scheme, pattern=moves.T, **coupling)
+def _cost(reads: _Reads, architecture: str, scheme: str | None, coupled: bool) -> LayerCost:
+    coupling: dict[str, Any] = {"coupling": "trained", "coupling_pattern": reads.R} if coupled else {}
+    return layer_cost(reads.graph, architecture=architecture, scheme=scheme, pattern=reads.T, **coupling)
 
 
-def _influence(layers: Sequence[_Moves], enters: ArrayLike | None) -> tuple[BoolArray, IntArray]:
+def _influence(layers: Sequence[_Reads], enters: ArrayLike | None) -> tuple[BoolArray, IntArray]:
     parts, agents = layers[0].architecture.parts, layers[0].graph.agents
     entered = np.broadcast_to(True if enters is None else np.asarray(enters), (len(parts), agents))
     influence = np.empty((agents, agents), dtype=np.bool_)
@@ -193,8 +193,8 @@ def _influence(layers: Sequence[_Moves], enters: ArrayLike | None) -> tuple[Bool
     for word, bits in _words(agents):
         state = {part: np.where(here, bits, np.uint64(0)) for part, here in zip(parts, entered, strict=True)}
         pairs[0] += _size(state)
-        for layer, moves in enumerate(layers, 1):
-            before, state = state, moves.layer(state)
+        for layer, reads in enumerate(layers, 1):
+            before, state = state, reads.layer(state)
             if alike and all(np.array_equal(before[part], state[part]) for part in parts):
                 pairs[layer:] += _size(state)
                 break
@@ -211,9 +211,9 @@ def _size(state: dict[str, Bits]) -> int:
     return int(np.unpackbits(_any_part(state).view(np.uint8)).sum(dtype=np.int64))
 
 
-def _refusal(graphs: Sequence[CommunicationGraph] | None, kinds: Mapping[CommunicationGraph, _Moves]) -> str | None:
-    for graph, moves in kinds.items():
-        for name, pattern in (("T", moves.T), ("R", moves.R)):
+def _refusal(graphs: Sequence[CommunicationGraph] | None, kinds: Mapping[CommunicationGraph, _Reads]) -> str | None:
+    for graph, reads in kinds.items():
+        for name, pattern in (("T", reads.T), ("R", reads.R)):
             try:
                 pattern.check_inside(graph, name)
             except ValueError as error:

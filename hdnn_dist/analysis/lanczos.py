@@ -42,19 +42,19 @@ def extremes(
     """
     if most < 1:
         raise ValueError(f"most is {most}: expected at least 1 Lanczos step; the default is 256")
-    run = _Bidiagonalisation(net, x, j, min(most, int(net.features.sum())))
+    found = _Bidiagonalisation(net, x, j, min(most, int(net.features.sum())))
     while True:
-        run.advance()
-        largest, least = run.estimates(tolerance)
+        found.advance()
+        largest, least = found.estimates(tolerance)
         if largest is not None and (least is not None or not smallest):
-            return Extremes(largest, least, run.steps)
-        if run.steps == run.limit:
+            return Extremes(largest, least, found.steps)
+        if found.steps == found.limit:
             break
     if largest is None:
         raise ValueError(
-            f"the norm of the BSM over {j} layers has not converged after {run.steps} Lanczos steps: raise most="
+            f"the norm of the BSM over {j} layers has not converged after {found.steps} Lanczos steps: raise most="
         )
-    return Extremes(largest, None, run.steps)
+    return Extremes(largest, None, found.steps)
 
 
 class _Bidiagonalisation:

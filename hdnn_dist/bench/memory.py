@@ -20,7 +20,7 @@ STORE_EVERY = (1, 4, 16, 64)
 def memory(options: Options, tell: Tell) -> Report:
     """H2 from shallow to deep; its dense baseline, which stores all; H1-J1 that stores every k-th state.
 
-    The last against the formula of the fused kernel: ceil(N / k) states, and k of one tile of the batch.
+    The last against the formula of the compiled kernel: ceil(N / k) states, and k of one tile of the batch.
     """
     every = STORE_EVERY[:2] if options.quick else STORE_EVERY
     rebuilt = [Probe(case, "H2", 1, options.threads) for case in options.cases(MEMORY)]

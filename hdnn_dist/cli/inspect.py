@@ -17,7 +17,7 @@ from hdnn_dist.analysis.analyze import (
     analyse_run,
 )
 from hdnn_dist.analysis.check import check_config
-from hdnn_dist.analysis.cost import layer_cost
+from hdnn_dist.analysis.cost import LayerCost, layer_cost
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
@@ -63,19 +63,21 @@ def topology(
         drawing = picture or Path(known.name.translate(str.maketrans(":,/", "___")) + ".png")
         if not drawing.parent.is_dir():
             raise ValueError(f"--picture {drawing}: the folder {drawing.parent} does not exist")
-        cost = layer_cost(known, features, batch, architecture=architecture)
-        rows = {
-            "graph": known.name,
-            "agents": known.agents,
-            "edges": len(known.edges),
-            "degree": f"{known.degree.min()} to {known.degree.max()}, mean {known.degree.mean():.2f}",
-            "diameter": known.diameter,
-            "centre": known.centre,
-            "forward, a layer": cost.forward,
-            "backward, a layer": cost.backward,
-        }
-        table(rows)
+        table(_described(known, layer_cost(known, features, batch, architecture=architecture)))
         console.print(f"picture: {draw_graph(known, drawing)}")
+
+
+def _described(graph: CommunicationGraph, cost: LayerCost) -> dict[str, object]:
+    return {
+        "graph": graph.name,
+        "agents": graph.agents,
+        "edges": len(graph.edges),
+        "degree": f"{graph.degree.min()} to {graph.degree.max()}, mean {graph.degree.mean():.2f}",
+        "diameter": graph.diameter,
+        "centre": graph.centre,
+        "forward, a layer": cost.forward,
+        "backward, a layer": cost.backward,
+    }
 
 
 def analyze(

@@ -3,7 +3,7 @@
 Two kinds of traffic are told apart. *Graph* traffic is what the agents exchange along the edges of the
 communication graph, one message per edge and direction, whether or not the two agents share a process; it does not
 depend on the number of ranks. *Wire* traffic is what really crossed between processes, after blocks that
-several agents of one rank read have been fused.
+several agents of one rank read have been sent once.
 """
 
 from __future__ import annotations

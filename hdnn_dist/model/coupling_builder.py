@@ -157,20 +157,20 @@ class CouplingBuilder:
         n = int(self.sizes.sum())
         name = "J" if self.is_J else "X"
         layers = len(self.layers)
-        stack = matrix[np.newaxis] if matrix.ndim == 2 else matrix
-        if stack.shape[1:] != (n, n) or (matrix.ndim == 3 and len(stack) != layers):
+        matrices = matrix[np.newaxis] if matrix.ndim == 2 else matrix
+        if matrices.shape[1:] != (n, n) or (matrix.ndim == 3 and len(matrices) != layers):
             raise ValueError(
                 f"{name} has shape {matrix.shape}: expected ({n}, {n}), or one for each of the {layers} layers"
             )
-        self._check_mathematics(stack)
-        self._refuse_outside_pattern(stack, name)
-        return self._blocks([partial(_entries, one) for one in stack], damping)
+        self._check_mathematics(matrices)
+        self._refuse_outside_pattern(matrices, name)
+        return self._blocks([partial(_entries, one) for one in matrices], damping)
 
-    def _refuse_outside_pattern(self, stack: np.ndarray, name: str) -> None:
+    def _refuse_outside_pattern(self, matrices: np.ndarray, name: str) -> None:
         owner = np.repeat(np.arange(len(self.sizes)), self.sizes)[self.order]
         for number, pattern in enumerate(self._patterns):
             layers = np.flatnonzero(np.equal(self.layers.which, number))
-            at, rows, columns = np.nonzero(stack[layers] if len(stack) > 1 else stack)
+            at, rows, columns = np.nonzero(matrices[layers] if len(matrices) > 1 else matrices)
             outside = np.flatnonzero(~pattern.contains(owner[rows], owner[columns]))
             if outside.size:
                 first = outside[0]
@@ -180,13 +180,13 @@ class CouplingBuilder:
                     "the pattern R of that layer: set it to zero, or join the agents in the layer's graph"
                 )
 
-    def _check_mathematics(self, stack: np.ndarray) -> None:
+    def _check_mathematics(self, matrices: np.ndarray) -> None:
         if self.is_J:
-            worst = np.abs(stack + stack.transpose(0, 2, 1)).max()
-            if worst > SKEW_TOLERANCE * max(1.0, np.abs(stack).max()):
+            worst = np.abs(matrices + matrices.transpose(0, 2, 1)).max()
+            if worst > SKEW_TOLERANCE * max(1.0, np.abs(matrices).max()):
                 raise ValueError(f"J is not skew: J + J^T has an entry of {worst:.3g}; pass A - A^T, or use damping=")
             return
-        condition = max(np.linalg.cond(X) for X in stack)
+        condition = max(np.linalg.cond(X) for X in matrices)
         if not condition < LARGEST_CONDITION:
             raise ValueError(
                 f"X is singular (condition number {condition:.2g}): only an invertible X keeps gradients alive"

@@ -29,7 +29,7 @@ class HalfSteps:
     def __init__(self, system: System, number: int, width: int, dtype: torch.dtype) -> None:
         self._system, self._number, self._width, self._dtype = system, number, width, dtype
         self._layout = system.layers.layouts[number]
-        self.stages = [self._move(half) for half in system.architecture.layer]
+        self.stages = [self._stage(half) for half in system.architecture.layer]
 
     @cached_property
     def narrow(self) -> dict[str, HaloBuffer]:
@@ -42,7 +42,7 @@ class HalfSteps:
         width = {stage.half.source: stage.field.source_width for stage in self.stages}
         return {part: self._layout.halo.buffer(width.get(part, self._width), self._dtype) for part in self._system.rows}
 
-    def _move(self, half: HalfStep) -> Stage:
+    def _stage(self, half: HalfStep) -> Stage:
         field = half.field(self._layout, self._system.activation, self._width, self._dtype)
         return Stage(half, field, self._coupling(half), half.scale(self._system.step))
 

@@ -155,18 +155,13 @@ class Trainer:
 
     def _step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One step of the optimiser; the mean loss of the batch, and the number of its samples that were right."""
-        job, penalties, clip = self.job, self.job.config.penalties, self.job.config.optimizer.clip
+        job, clip = self.job, self.job.config.optimizer.clip
         x, labels = job.train.batch(index)
         for parameter in self.parameters:
             parameter.grad = None
         y = job.forward(x)
         loss = job.head.backward(y, labels)
-        if penalties.smoothness:
-            add_smoothness_gradient(job.net, penalties.smoothness, penalties.smoothness_scale)
-        if penalties.weights:
-            add_weight_penalty_gradient(job.net, penalties.weights)
-        if penalties.readout:
-            add_weight_penalty_gradient(job.head, penalties.readout)
+        self._add_penalties()
         self._last = x, y.detach()
         if job.config.check_finite:
             self._check_step(loss)
@@ -179,3 +174,13 @@ class Trainer:
             job.project()
         self.schedule.step()
         return loss, job.head.correct
+
+    def _add_penalties(self) -> None:
+        """To the gradients, those of the penalties that the config asks for."""
+        job, penalties = self.job, self.job.config.penalties
+        if penalties.smoothness:
+            add_smoothness_gradient(job.net, penalties.smoothness, penalties.smoothness_scale)
+        if penalties.weights:
+            add_weight_penalty_gradient(job.net, penalties.weights)
+        if penalties.readout:
+            add_weight_penalty_gradient(job.head, penalties.readout)

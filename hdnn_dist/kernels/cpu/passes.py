@@ -131,9 +131,9 @@ def _store(x, tile, place, start, schedule):
         store(x, tile, place, start, c * features // pieces, (c + 1) * features // pieces)
 
 
-def forward(x, y, layers, net, gradient, pointwise, coupling, fields, work, schedule):
+def forward(x, y, layers, net, gradient, pointwise, coupling, states, work, schedule):
     """y = the state after the layers, where half-steps alternate."""
-    width, state = fields.shape[2], fields[0]
+    width, state = states.shape[2], states[0]
     for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
         _load(state, x, net.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
@@ -143,13 +143,13 @@ def forward(x, y, layers, net, gradient, pointwise, coupling, fields, work, sche
         _store(y, state, net.place, t * width, schedule)
 
 
-def backward(x, y, grad_y, grad_x, missed, layers, net, G, G_A, gradient, pointwise, coupling, fields, work, schedule):
+def backward(x, y, grad_y, grad_x, missed, layers, net, G, G_A, gradient, pointwise, coupling, states, work, schedule):
     """From the output and its gradient to the gradient of the input, states rebuilt; adds to those of the weights.
 
     ``missed``: (2, T) the largest differences between x and the rebuilt input, and the largest entries of x. ``G``: the
     gradient of the weights; ``G_A``: that of A, ``None`` where the coupling is not trained.
     """
-    width, state, grad = fields.shape[2], fields[0], fields[2]
+    width, state, grad = states.shape[2], states[0], states[2]
     for t in range((y.shape[0] * y.shape[2] + width - 1) // width):
         _load(state, y, net.place, t * width, schedule)
         _load(grad, grad_y, net.place, t * width, schedule)
@@ -164,11 +164,11 @@ def backward(x, y, grad_y, grad_x, missed, layers, net, G, G_A, gradient, pointw
         miss(missed, grad, state)
 
 
-def euler_forward(x, y, stored, every, layers, net, gradient, pointwise, coupling, fields, work, schedule):
+def euler_forward(x, y, stored, every, layers, net, gradient, pointwise, coupling, states, work, schedule):
     """y = the state after the layers by forward Euler, and every ``every``-th state where ``stored`` has room."""
-    width = fields.shape[2]
+    width = states.shape[2]
     for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
-        state, after = fields[0], fields[1]
+        state, after = states[0], states[1]
         _load(state, x, net.place, t * width, schedule)
         for layer in range(layers[0], layers[1]):
             if len(stored) and (layer - layers[0]) % every == 0:
@@ -182,15 +182,15 @@ def euler_forward(x, y, stored, every, layers, net, gradient, pointwise, couplin
 
 
 def euler_backward(
-    grad_y, grad_x, stored, segment, layers, net, G, G_A, gradient, pointwise, coupling, fields, work, schedule
+    grad_y, grad_x, stored, segment, layers, net, G, G_A, gradient, pointwise, coupling, states, work, schedule
 ):
     """From the stored states and the gradient of the output to that of the input; adds to those of the weights.
 
     ``segment``: (k, parts * n, T), room for the k states from one that is stored to the next.
     """
-    every, width = len(segment), fields.shape[2]
+    every, width = len(segment), states.shape[2]
     for t in range(len(stored)):
-        grad, leaving = fields[2], fields[3]
+        grad, leaving = states[2], states[3]
         _load(grad, grad_y, net.place, t * width, schedule)
         blank(grad, grad_y.shape[0] * grad_y.shape[2] - t * width)
         for number in range(stored.shape[1] - 1, -1, -1):

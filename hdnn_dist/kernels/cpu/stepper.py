@@ -56,7 +56,7 @@ class CompiledStepper:
         self._tiles = -(-self.width // TILE)
         self._columns = max(LANES, 1 << (-(-self.width // self._tiles) - 1).bit_length())
         self._rows = self.layer.layout.halo.rows
-        self._fields = self._room(portable.dtype, 4, self._rows * len(system.rows))
+        self._states = self._room(portable.dtype, 4, self._rows * len(system.rows))
         self._work = self._room(portable.dtype, 4, self._rows)
         self._schedule = lru_cache(maxsize=None)(self._make_schedule)
         self._compile(portable.dtype)
@@ -115,7 +115,7 @@ class CompiledStepper:
             "gradient": self._gradient,
             "pointwise": self._pointwise,
             "coupling": layer.coupling,
-            "fields": self._fields,
+            "states": self._states,
             "work": self._work,
         }
 

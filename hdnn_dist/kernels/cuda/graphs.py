@@ -86,22 +86,22 @@ class GraphedStepper:
         return Gradients(grad_x, Weights(blocks, coupling), drift[0] if drift else None)
 
     def _forward(self, x: Tensor, weights: Weights, store: bool) -> Captured:
-        def run(x: Tensor, *weights: Tensor) -> list[Tensor]:
+        def passes(x: Tensor, *weights: Tensor) -> list[Tensor]:
             saved = self.portable.forward(x, Weights(*weights), self._all, store)
             return [saved.y, *saved.stored]
 
-        return self._captured((x.shape, store), run, [x, *weights], reverse=False)
+        return self._captured((x.shape, store), passes, [x, *weights], reverse=False)
 
     def _backward(self, x: Tensor, y: Tensor, grad_y: Tensor, weights: Weights, stored: list[Tensor]) -> Captured:
-        def run(x: Tensor, y: Tensor, grad_y: Tensor, blocks: Tensor, C: Tensor, *stored: Tensor) -> list[Tensor]:
+        def passes(x: Tensor, y: Tensor, grad_y: Tensor, blocks: Tensor, C: Tensor, *stored: Tensor) -> list[Tensor]:
             grad = self.portable.backward(Saved(x, y, Weights(blocks, C), self._all, list(stored)), grad_y)
             return [part for part in (grad.x, *grad.weights, grad.drift) if isinstance(part, Tensor)]
 
-        return self._captured((x.shape,), run, [x, y, grad_y, *weights, *stored], reverse=True)
+        return self._captured((x.shape,), passes, [x, y, grad_y, *weights, *stored], reverse=True)
 
-    def _captured(self, key: tuple[object, ...], run: Function, like: list[Tensor], reverse: bool) -> Captured:
+    def _captured(self, key: tuple[object, ...], function: Function, like: list[Tensor], reverse: bool) -> Captured:
         if key not in self._graphs:
-            self._graphs[key] = Captured(run, like)
+            self._graphs[key] = Captured(function, like)
             self._record(-WARM_UPS - 1, like[0], reverse)  # the ledger has seen the passes of the capture
         return self._graphs[key]
 
