@@ -151,7 +151,7 @@ class TestNothingIsReadOnTheHost:
         """With tensors that have shapes and no numbers: asking for one raises."""
         problem = GRAPHED[name]
         net = network(problem, "torch", torch.float64)
-        monkeypatch.setattr(net, "_watch_drift", lambda drift: None)  # which looks at it on a CPU
+        monkeypatch.setattr(net._drift, "watch", lambda drift: None)  # which looks at it on a CPU
         results(net, problem.inputs())
         with FakeTensorMode(allow_non_fake_inputs=True):
             shape = problem.batch, sum(problem.features), *problem.positions
