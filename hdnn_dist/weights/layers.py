@@ -71,7 +71,9 @@ class Layers:
         """That run, with its part (layers of the run, operators, size) of weights of ``shape``, a view."""
         layers = self._runs[number]
         layout = self.layout(layers.start)
-        part = weights.view(-1)[self._starts[layers.start] : self._starts[layers.stop]]
+        if self.alike:
+            return Run(layout, layers, weights)
+        part = weights[self._starts[layers.start] : self._starts[layers.stop]]
         return Run(layout, layers, part.view(len(layers), self.operators, layout.size))
 
     def runs(self, weights: Tensor) -> list[Run]:
