@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 from statistics import median
 
@@ -82,3 +83,10 @@ def test_a_face_says_what_its_room_is_for(face: str) -> None:
     told = ast.get_docstring(ast.parse(MODULES[face].read_text()))
     assert told
     assert "\n\n" in told or told.count(".") <= 2, "one sentence"
+
+
+@pytest.mark.parametrize("face", sorted(FACES - {"hdnn_dist"}))
+def test_what_a_face_hands_on_hides_no_file(face: str) -> None:
+    """A function of the name of its file would take the file's place in ``import room.file as name``."""
+    handed_on = getattr(importlib.import_module(face), "__all__", [])
+    assert not {f"{face}.{name}" for name in handed_on} & MODULES.keys()

@@ -1,5 +1,5 @@
 """The command line, ``hdnn-dist``."""
 
-from hdnn_dist.cli.app import app, main
+from hdnn_dist.cli.commands import app, main
 
 __all__ = ["app", "main"]
