@@ -165,6 +165,7 @@ def without(module: str) -> Callable[[pytest.MonkeyPatch], None]:
         find = importlib.util.find_spec
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == module else find(name))
         monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.delitem(sys.modules, "hdnn_dist.exchange.transports.mpi", raising=False)
 
     return hide
 

@@ -11,25 +11,44 @@ from pathlib import Path
 
 import pytest
 
-from hdnn_dist.kernels import registry
+from hdnn_dist.kernels import announcement
+
+
+def compile_something(number: int) -> None:
+    """Code that is in no cache."""
+    numba = pytest.importorskip("numba", reason="numba is not installed")
+    with announcement.announced():
+        assert numba.njit(lambda x: x + number)(1) == 1 + number
+        time.sleep(0.05)
 
 
 def test_compiling_is_announced_once_in_a_process(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many kernels, for other types or kinds of layers, are compiled one after the other."""
-    monkeypatch.setattr(registry, "QUICK", 0.0)
-    registry._announce.cache_clear()
-    for _ in range(3):
-        with registry._announced():
-            time.sleep(0.05)
+    monkeypatch.setattr(announcement, "QUICK", 0.0)
+    announcement._announce.cache_clear()
+    for number in range(3):
+        compile_something(number)
     assert [record.message.partition(" ")[0] for record in caplog.records] == ["compiling"]
 
 
-def test_a_kernel_from_the_cache_is_not_announced(caplog: pytest.LogCaptureFixture) -> None:
-    registry._announce.cache_clear()
-    with registry._announced():
-        pass
+def test_one_rank_of_a_machine_says_so(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcement, "QUICK", 0.0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    announcement._announce.cache_clear()
+    compile_something(7)
+    assert not caplog.records
+
+
+def test_a_kernel_from_the_cache_is_not_announced(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a busy machine takes to read it."""
+    monkeypatch.setattr(announcement, "QUICK", 0.0)
+    announcement._announce.cache_clear()
+    with announcement.announced():
+        time.sleep(0.05)
     assert not caplog.records
 
 

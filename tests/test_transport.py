@@ -13,7 +13,7 @@ import torch
 from jobs import run
 
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
-from hdnn_dist.exchange.connect import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES
+from hdnn_dist.exchange.launchers import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import OffGraphError
 
 RING = CommunicationGraph.ring(8)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from hdnn_dist.exchange.agreement import RankError
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.training.loop import DivergenceError
 
@@ -44,7 +45,7 @@ def reported(kept: str = "the run folder holds what was finished") -> Iterator[N
             yield
     except ValueError as error:
         leave(f"error: {error}", WRONG_INPUT)
-    except (TransportError, DivergenceError, OSError, MemoryError) as error:
+    except (TransportError, RankError, DivergenceError, OSError, MemoryError) as error:
         leave(f"failed: {error}", FAILED)
     except KeyboardInterrupt:
         leave(f"interrupted; {kept}", INTERRUPTED)

@@ -17,7 +17,7 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.folder import RunFolder
-from hdnn_dist.runs.pictures import draw_run
+from hdnn_dist.runs.pictures import decision_plane, draw_run
 from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
@@ -68,9 +68,9 @@ def _train(job: Job, path: Path, overwrite: bool) -> None:
     with agreed(job.head.everyone):
         if folder is not None:
             folder.finish(summary)
-        pictures = draw_run(job, outcome.epochs, path)
+    plane = decision_plane(job)
     if job.is_root:
-        _tell(summary, path, pictures)
+        _tell(summary, path, draw_run(job, outcome.epochs, path, plane))
 
 
 def _then(folder: RunFolder | None, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:

@@ -1,45 +1,93 @@
-"""A failure on one rank becomes a failure on every rank, before the others wait for it."""
+"""A failure on one rank, or a difference between ranks, becomes a failure on every rank before others wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
+from hdnn_dist.exchange.common_facts import Facts, digest, refuse_difference, told
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.exchange.world import TransportError
+from hdnn_dist.support.arguments import one_line
 
 LONGEST_MESSAGE = 500
-KINDS = (ValueError, OSError)
+
+
+class RankError(RuntimeError):
+    """Another rank failed in a way that is no wrong input; the message says which rank, and how."""
+
+
+# Kinds of exceptions on the rank that fails, and what the others raise.
+KINDS: tuple[tuple[type[Exception], type[Exception]], ...] = (
+    (ValueError, ValueError),
+    (OSError, OSError),
+    (Exception, RankError),
+)
 
 
 @contextmanager
 def agreed(tree: SumTree) -> Iterator[None]:
-    """Run a block on every rank; if it raised ValueError or OSError on any, raise on all, with the first rank's error.
+    """Run a block on every rank; if it raised on any, raise on all, with the error of the first rank that failed.
 
-    Costs one sum along the tree when all is well. Every rank has to enter. Raises what the block raised here, or
-    elsewhere the same kind, ``ValueError`` or ``OSError``, with the message of the first rank that failed.
+    Costs one sum along the tree when all is well. Every rank has to enter, and the block must not exchange. Raises what
+    it raised here, or elsewhere the same kind, ``ValueError`` or ``OSError``, for others ``RankError``.
     """
     failure: Exception | None = None
     try:
         yield
-    except (ValueError, OSError) as error:
+    except TransportError:
+        raise  # there is nobody left to agree with
+    except Exception as error:
         failure = error
     elsewhere = _first_failure(tree, failure)
     if elsewhere is not None:
         raise failure or elsewhere
 
 
+def same_on_tree(tree: SumTree, facts: Facts) -> None:
+    """``ValueError`` on every rank, the same, unless all ranks call it with the same facts.
+
+    For agents whose graph and owners are agreed on: costs one sum along the tree of a number a fact, and another one
+    where they differ.
+    """
+    if tree.agents.world.size == 1:
+        return
+    texts = told(facts)
+    numbers = [int(digest(text.encode()), 16) for text in texts.values()]  # 48 bits, which a float64 holds exactly
+    known = tree.collect(_on_device(tree, numbers))
+    differs = (known != known[0]).any(dim=0).tolist()
+    if any(differs):
+        name = list(texts)[differs.index(True)]
+        refuse_difference(name, [_decoded(row) for row in tree.collect(_encoded(tree, texts[name]))])
+
+
 def _first_failure(tree: SumTree, failure: Exception | None) -> Exception | None:
-    world = tree.agents.world
-    kind = 0 if failure is None else 1 + isinstance(failure, OSError)
-    failed = tree.collect(torch.tensor(kind, dtype=torch.float64, device=world.device))
+    kind = 0 if failure is None else 1 + next(at for at, known in enumerate(KINDS) if isinstance(failure, known[0]))
+    failed = tree.collect(_on_device(tree, kind))
     if not failed.any():
         return None
     first = int(failed.nonzero()[0])
-    text = torch.zeros(LONGEST_MESSAGE, dtype=torch.float64, device=world.device)
-    if first == world.rank:
-        encoded = str(failure).encode()[:LONGEST_MESSAGE]
-        text[: len(encoded)] = torch.tensor(list(encoded), dtype=torch.float64)
-    message = bytes(int(code) for code in tree.sum(text) if code).decode(errors="replace")
-    return KINDS[int(failed[first]) - 1](f"rank {first}: {message}")
+    own = first == tree.agents.world.rank
+    message = _decoded(tree.sum(_encoded(tree, _text(failure) if own else "")))
+    return KINDS[int(failed[first]) - 1][1](f"rank {first}: {message}")
+
+
+def _text(failure: Exception | None) -> str:
+    kind = "" if isinstance(failure, ValueError | OSError) else f"{type(failure).__name__}: "
+    return kind + one_line(failure or Exception())
+
+
+def _on_device(tree: SumTree, numbers: Sequence[int] | int) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64, device=tree.agents.world.device)
+
+
+def _encoded(tree: SumTree, text: str) -> Tensor:
+    """(LONGEST_MESSAGE,) the codes of a text, zeros behind it."""
+    return _on_device(tree, list(text.encode()[:LONGEST_MESSAGE].ljust(LONGEST_MESSAGE, b"\0")))
+
+
+def _decoded(codes: Tensor) -> str:
+    return bytes(int(code) for code in codes.tolist() if code).decode(errors="replace")

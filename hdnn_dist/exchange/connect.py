@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
+from hdnn_dist.exchange.common_facts import same_in_world
+from hdnn_dist.exchange.launchers import by_mpi, by_nobody, by_torchrun, refuse_fewer_ranks, refuse_leftovers
 from hdnn_dist.exchange.world import World
 from hdnn_dist.support.arguments import one_line, unknown
+from hdnn_dist.support.version import VERSION
 
 AUTO, ALONE = "auto", "local"
-TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -39,27 +39,11 @@ class Transport:
         return world
 
 
-def _by_torchrun() -> bool:
-    return _set(TORCHRUN_VARIABLES, all) or torch.distributed.is_initialized()
-
-
-def _by_mpi() -> bool:
-    return _set(MPI_SIZE_VARIABLES, any)
-
-
-def _by_nobody() -> bool:
-    return False
-
-
-def _set(variables: Sequence[str], enough: Callable[[list[bool]], bool]) -> bool:
-    return enough([variable in os.environ for variable in variables])
-
-
 # "auto" takes the first whose launcher has started this process, else "local".
 TRANSPORTS: dict[str, Transport] = {
-    "c10d": Transport("hdnn_dist.exchange.transports.c10d", _by_torchrun),
-    "mpi": Transport("hdnn_dist.exchange.transports.mpi", _by_mpi, "pip install 'hdnn-dist[mpi]'"),
-    ALONE: Transport("hdnn_dist.exchange.transports.local", _by_nobody),
+    "c10d": Transport("hdnn_dist.exchange.transports.c10d", by_torchrun),
+    "mpi": Transport("hdnn_dist.exchange.transports.mpi", by_mpi, "pip install 'hdnn-dist[mpi]'"),
+    ALONE: Transport("hdnn_dist.exchange.transports.local", by_nobody),
 }
 
 
@@ -68,15 +52,21 @@ def connect(transport: str = AUTO, device: str | torch.device | None = None, tim
 
     ``transport``: a name of ``TRANSPORTS``; ``auto`` recognises torchrun and an MPI launch, by the variables that they
     set, and neither. ``device``: ``None`` is the CPU, except that c10d takes the rank's GPU where CUDA is present.
-    ``timeout``: seconds after which a c10d exchange gives up.
+    ``timeout``: seconds after which an exchange gives up.
 
     Raises ``ValueError`` for an unknown transport, or one that is not installed or was not launched.
     """
     if transport not in (AUTO, *TRANSPORTS):
         raise unknown("transport", transport, (AUTO, *TRANSPORTS))
     name = transport if transport != AUTO else _recognised()
-    return TRANSPORTS[name].join(name, device, timeout)
+    world = TRANSPORTS[name].join(name, device, timeout)
+    refuse_fewer_ranks(world, alone=transport == ALONE)
+    same_in_world(world, {"version of hdnn-dist": VERSION})
+    return world
 
 
 def _recognised() -> str:
-    return next((name for name, known in TRANSPORTS.items() if known.launched()), ALONE)
+    name = next((name for name, known in TRANSPORTS.items() if known.launched()), ALONE)
+    if name == ALONE:
+        refuse_leftovers()
+    return name

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.ledger import Ledger
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
@@ -51,7 +52,23 @@ def place(graph: CommunicationGraph, world: World, method: str | Sequence[int] =
     where it is installed and a rank holds more than one agent, contiguous otherwise), or the rank of each
     agent as a list. Every rank must pass the same. Raises ``ValueError`` when a rank would be left empty.
     """
-    return Agents(graph, world, owners(graph, world.size, method))
+    if not isinstance(world, World):
+        raise TypeError(f"world is {world!r}: expected what hdnn_dist.connect() returns")
+    same_in_world(world, {"graph": graph, "placement": method})
+    return Agents(graph, world, _same_owners(graph, world, method))
+
+
+def _same_owners(graph: CommunicationGraph, world: World, method: str | Sequence[int]) -> np.ndarray:
+    """(agents,) as ``owners``; what is refused or found otherwise on one rank, METIS on one machine only, on all."""
+    refused: ValueError | None = None
+    try:
+        owner = owners(graph, world.size, method)
+    except ValueError as error:
+        refused, owner = error, np.empty(0, dtype=np.int64)
+    same_in_world(world, {"owners of the agents": owner.tolist() if refused is None else f"refused ({refused})"})
+    if refused is not None:
+        raise refused
+    return owner
 
 
 def owners(graph: CommunicationGraph, ranks: int, method: str | Sequence[int] = "auto") -> np.ndarray:

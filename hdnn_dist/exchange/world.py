@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.ledger import OffGraphError, Route
+from hdnn_dist.support.arguments import one_line
 
 
 class TransportError(RuntimeError):
@@ -41,6 +43,14 @@ class Channel(ABC):
     def _carry(self) -> None:
         """Post the receives, post the sends, wait for all."""
 
+    @contextmanager
+    def _naming(self, peer: int, verb: str, *errors: type[Exception]) -> Iterator[None]:
+        """What an exchange raises becomes a ``TransportError`` that names the peer and its agents."""
+        try:
+            yield
+        except errors as error:
+            raise self._failure(peer, verb, one_line(error)) from error
+
     def _failure(self, peer: int, verb: str, cause: object) -> TransportError:
         sender, receiver = self.route.peers[peer]
         return TransportError(f"could not {verb} rank {peer} (such as agent {sender} -> agent {receiver}): {cause}")
@@ -65,6 +75,13 @@ class World(ABC):
     @abstractmethod
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
         """A channel of this transport between views (rows, width). Never name this rank itself as a peer."""
+
+    def texts(self, text: str) -> list[str]:
+        """The text of every rank, in their order; every rank has to call it. No message of an agent is sent.
+
+        A transport that cannot do so knows its own alone.
+        """
+        return [text]
 
     def close(self) -> None:  # noqa: B027  most transports hold nothing
         """Leave the world. Idempotent."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import logging
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hdnn_dist.kernels.announcement import announced
 from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
 from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
 from hdnn_dist.propagation.stepper import Propagator, Stepper
@@ -22,8 +20,6 @@ from hdnn_dist.propagation.system import System
 from hdnn_dist.support.arguments import one_line, unknown
 
 AUTO, PORTABLE = "auto", "torch"
-QUICK = 1.5  # seconds that reading a compiled kernel from the cache stays under
-log = logging.getLogger("hdnn_dist")
 
 
 class KernelWarning(UserWarning):
@@ -113,7 +109,7 @@ def propagator(system: System, width: int, dtype: torch.dtype, kernel: str) -> P
     portable = portable_stepper(system, width, dtype)
     if kernel == PORTABLE or width == 0:
         return portable
-    with _announced():
+    with announced():
         made = _first(system, portable, kernel)
     if not isinstance(made, str):
         return made
@@ -161,21 +157,3 @@ def _compiled(name: str, dtype: torch.dtype) -> Callable[..., Any] | None:
     except Exception:  # as in ``Kernel.attempt``
         return None
     return function  # type: ignore[no-any-return]
-
-
-@cache
-def _announce() -> None:
-    """Once for a process, which may compile for several kinds of layers."""
-    log.warning("compiling the fused kernel for this machine; this is done once, and kept in a cache")
-
-
-@contextmanager
-def _announced() -> Iterator[None]:
-    """Say that the kernel is being compiled, if that takes longer than reading it from the cache."""
-    timer = threading.Timer(QUICK, _announce)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()

@@ -30,6 +30,7 @@ class ConvolutionalLift(nn.Module):
 
     def __init__(self, net: HDNN, channels: int = 1) -> None:
         super().__init__()
+        net.require_same(channels=channels)
         if channels < 1:
             raise ValueError(f"channels is {channels}: expected a whole number of 1 or more")
         self.channels = channels

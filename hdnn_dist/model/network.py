@@ -9,19 +9,20 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from hdnn_dist.exchange.halo import Halo
+from hdnn_dist.exchange.agreement import same_on_tree
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.graph.layer_graphs import check_graphs
-from hdnn_dist.graph.patterns import Pattern, stored_once
+from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_kernel, propagator
 from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
 from hdnn_dist.model.dense import Dense, DenseView
 from hdnn_dist.model.propagation import Drift, Propagation
+from hdnn_dist.model.stack_builder import build_stack
 from hdnn_dist.model.trained import Trained, names_of_layers, trained_blocks, trained_layers
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
+from hdnn_dist.propagation.activations import told as told_activation
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.stepper import Propagator
@@ -29,7 +30,6 @@ from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
-from hdnn_dist.weights.layers import Layers, same_layouts
 
 CACHED_WIDTHS = 4
 EVERY = slice(None)
@@ -86,9 +86,16 @@ class HDNN(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
+        if not isinstance(agents, Agents):
+            raise TypeError(f"agents is {agents!r}: expected what hdnn_dist.place(graph, world) returns")
+        self.agents = agents
+        self.require_same(
+            features=features, layers=layers, step=step, architecture=architecture, seed=seed, scheme=scheme,
+            activation=told_activation(activation), initial=initial, pattern=pattern, graphs=graphs, coupling=coupling,
+            coupling_pattern=coupling_pattern, damping=damping, store_every=store_every, dtype=dtype,
+        )  # fmt: skip
         check_kernel(kernel)
         self.kernel = kernel
-        self.agents = agents
         self.architecture = named(architecture, scheme)
         self.activation = activation_named(activation)
         self.features = features_per_agent(features, agents.graph.agents)
@@ -97,7 +104,7 @@ class HDNN(nn.Module):
         if not (is_finite_number(step) and step > 0):
             raise ValueError(f"step is {step!r}: expected a finite number greater than 0")
         self.step, self.seed = step, seed
-        self.stack = self._stack_layers(pattern, graphs)
+        self.stack = build_stack(agents, self.architecture, self.features, self.layers, pattern, graphs)
         weights = draw_layers(self.stack, seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
         self.coupling_builder = CouplingBuilder(
@@ -113,6 +120,17 @@ class HDNN(nn.Module):
             self.register_buffer("coupling", values)
         self._stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make_stepper)
         self._drift = Drift()
+        self._shapes: set[tuple[int, ...]] = set()
+
+    def require_same(self, **facts: object) -> None:
+        """``ValueError`` on every rank, the same, unless all call it with the same facts. One sum along the tree."""
+        if self.agents.world.size > 1:
+            same_on_tree(self.tree, facts)
+
+    @cached_property
+    def tree(self) -> SumTree:
+        """Of all agents, with agent 0 at its root."""
+        return SumTree(self.agents)
 
     @cached_property
     def local_features(self) -> int:
@@ -170,7 +188,7 @@ class HDNN(nn.Module):
 
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
-        tree = SumTree(self.agents)
+        tree = self.tree
         K, b = self.fill_dense(self.weights.detach())
         return Dense(tree.sum(K), tree.sum(b), self._dense_coupling(tree))
 
@@ -180,7 +198,7 @@ class HDNN(nn.Module):
         Summed along a tree; every rank has to call it.
         """
         each = [view.stored(self.stack.weights(self.weights.detach(), layer)) for layer, view in self._by_layer()]
-        return SumTree(self.agents).sum(torch.stack(each))
+        return self.tree.sum(torch.stack(each))
 
     def fill_dense(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Dense K (layers, n, n) and b (layers, n) with this rank's entries in place. Differentiable.
@@ -220,36 +238,6 @@ class HDNN(nn.Module):
     def layout(self) -> BlockLayout:
         """The layout of the first layer."""
         return self.stack.layouts[0]
-
-    def _stack_layers(
-        self, pattern: Pattern | Sequence[Pattern] | None, graphs: Sequence[CommunicationGraph] | None
-    ) -> Layers:
-        """Check patterns and graphs against each other, and make a layout for every different one."""
-        if graphs is not None:
-            check_graphs(graphs, self.layers, self.agents.graph)
-        if isinstance(pattern, Sequence) and len(pattern) != self.layers:
-            raise ValueError(f"{len(pattern)} patterns were given for {self.layers} layers: give one, or one for each")
-        alike = graphs is None and not isinstance(pattern, Sequence)
-        keys = [self._stored(pattern, graphs, layer) for layer in range(1 if alike else self.layers)]
-        which = same_layouts(keys) * (self.layers if alike else 1)
-        different = [keys[which.index(number)] for number in range(max(which) + 1)]
-        layouts = [self._make_layout(*key) for key in different]
-        return Layers(layouts, which, len(self.architecture.operators))
-
-    def _stored(
-        self, pattern: Pattern | Sequence[Pattern] | None, graphs: Sequence[CommunicationGraph] | None, layer: int
-    ) -> tuple[Pattern, CommunicationGraph]:
-        graph = self.agents.graph if graphs is None else graphs[layer]
-        chosen = pattern[layer] if isinstance(pattern, Sequence) else pattern
-        try:
-            blocks = graph.pattern(chosen)
-        except ValueError as error:
-            raise ValueError(f"layer {layer}: {error}" if graphs is not None else str(error)) from None
-        return (stored_once(blocks) if self.architecture.skew else blocks), graph
-
-    def _make_layout(self, pattern: Pattern, graph: CommunicationGraph) -> BlockLayout:
-        halo = Halo(self.agents, pattern, self.architecture.block_sizes(self.features), graph)
-        return BlockLayout(halo, pattern, biases=len(self.architecture.operators[0].biases))
 
     def _by_layer(self) -> Iterator[tuple[int, DenseView]]:
         for layer, layout in enumerate(self.stack.which):
@@ -291,6 +279,10 @@ class HDNN(nn.Module):
                 f"input is {x.dtype} on {x.device}, but the weights are {self.weights.dtype} on {self.weights.device}: "
                 "convert the input, or build the network with that dtype"
             )
+        shape = (x.shape[0], *x.shape[2:])
+        if shape not in self._shapes:  # once for each, so that a step costs no message
+            self.require_same(**{"batch and positions of the input": shape})
+            self._shapes.add(shape)
 
     def extra_repr(self) -> str:
         return (

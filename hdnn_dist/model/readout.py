@@ -47,6 +47,7 @@ class Readout(nn.Module):
         positions: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        net.require_same(classes=classes, loss=loss, at=at, root=root, positions=tuple(positions))
         self.agents = agents
         self.classes = classes
         self.criterion = loss_function(loss, classes)

@@ -83,6 +83,15 @@ def activation(given: str | Activation) -> Activation:
     return ACTIVATIONS[given]
 
 
+def told(given: object) -> object:
+    """What tells an activation from another on another rank: its name, for one of a user's own some values too."""
+    if not isinstance(given, Activation) or given.built_in:
+        return given.name if isinstance(given, Activation) else given
+    z = torch.linspace(-3.0, 3.0, 13, dtype=torch.float64)
+    given.apply_(z)
+    return [given.name, *(f"{value:.6g}" for value in z.tolist())]
+
+
 def custom(
     value: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor] | None = None, name: str = "custom"
 ) -> Activation:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from hdnn_dist.plots.curves import draw_curves
 from hdnn_dist.plots.decision import draw_decision
 from hdnn_dist.plots.graph import draw_graph
 from hdnn_dist.plots.sparsity import draw_sparsity
+from hdnn_dist.support.arguments import one_line
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import EVALUATION_BATCH, Epoch
 
@@ -22,23 +26,40 @@ MOST_POINTS = 1000
 LARGEST_MASK = 4096  # features; above, the pattern is drawn agent by agent
 
 
-def draw_run(job: Job, epochs: list[Epoch], folder: Path) -> list[Path]:
-    """Draw everything into the run folder; every rank has to call it, the root's rank draws.
+class PictureWarning(UserWarning):
+    """A picture could not be drawn; the run is complete without it."""
+
+
+def draw_run(job: Job, epochs: list[Epoch], folder: Path, plane: Plane | None) -> list[Path]:
+    """Draw everything into the run folder, on the root's rank; what was drawn. A picture that fails is a warning."""
+    drawings: list[tuple[str, Callable[[Path], Path]]] = [
+        (GRAPH, partial(_draw_agents, job)),
+        (SPARSITY, partial(_draw_pattern, job)),
+    ]
+    if epochs:
+        drawings.append((CURVES, partial(draw_curves, [vars(row) for row in epochs])))
+    if plane is not None:
+        drawings.append((DECISION, plane.draw))
+    return [path for name, draw in drawings if (path := _drawn(draw, folder / name)) is not None]
+
+
+def _drawn(draw: Callable[[Path], Path], path: Path) -> Path | None:
+    try:
+        return draw(path)
+    except Exception as error:  # matplotlib raises errors of many kinds; none is worth a run
+        warnings.warn(f"{path} could not be drawn: {one_line(error)}", PictureWarning, stacklevel=2)
+        return None
+
+
+def decision_plane(job: Job) -> Plane | None:
+    """What the network decides in the plane of the data, where they have one; every rank has to call it.
 
     The network is evaluated on a grid by all agents together, each from its own columns of the grid.
     """
-    plane = _Plane(job) if job.about.columns == 2 else None
-    if not job.is_root:
-        return []
-    pictures = [_draw_agents(job, folder / GRAPH), _draw_pattern(job, folder / SPARSITY)]
-    if epochs:
-        pictures.append(draw_curves([vars(row) for row in epochs], folder / CURVES))
-    if plane is not None:
-        pictures.append(plane.draw(folder / DECISION))
-    return pictures
+    return Plane(job) if job.about.columns == 2 else None
 
 
-class _Plane:
+class Plane:
     """What the network decides on a grid over the data; ``decided``: (points,) on the root's rank, else ``None``."""
 
     def __init__(self, job: Job) -> None:

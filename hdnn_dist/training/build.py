@@ -11,6 +11,7 @@ from hdnn_dist.data.columns import Columns
 from hdnn_dist.data.dataset import describe, load
 from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
@@ -18,7 +19,7 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
-from hdnn_dist.training.config import Config
+from hdnn_dist.training.config import Config, shared_keys
 from hdnn_dist.training.inputs import as_inputs, column_index, columns_of, positions_of
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.regularization import SpectralProjection
@@ -28,6 +29,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     """Check everything and build it; raises ``ValueError`` on every rank for what is wrong on any."""
+    same_in_world(world, shared_keys(config))
     about = describe(config.data.name, root=config.data.root)
     agents = place(graph, world, config.placement)
     net, head, columns, project, lift = model(config, about, agents)

@@ -6,6 +6,7 @@ import difflib
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -16,6 +17,9 @@ from pydantic_core import ErrorDetails
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+OWN_KEYS = ("graph", "threads", "data.root", "network.kernel")  # which may differ from rank to rank
 
 
 class ConfigError(ValueError):
@@ -253,6 +257,12 @@ def known_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:
         inner = field.annotation
         keys += known_keys(inner, f"{prefix}{name}.") if _is_section(inner) else [prefix + name]
     return keys
+
+
+def shared_keys(config: Config) -> dict[str, object]:
+    """The dotted keys that every rank needs alike; the graph itself is compared where agents are placed."""
+    values = {key: reduce(getattr, key.split("."), config) for key in known_keys()}
+    return {key: value for key, value in values.items() if key not in OWN_KEYS}
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[Section]]:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hdnn_dist.exchange.connect import TORCHRUN_VARIABLES
+from hdnn_dist.exchange.launchers import TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import Route
 from hdnn_dist.exchange.world import Channel, World, device_named
 
@@ -23,14 +23,15 @@ class GlooChannel(Channel):
     """Receives are posted before sends; each work is awaited, receives first."""
 
     def _carry(self) -> None:
-        arriving = [("receive from", peer, dist.irecv(part, peer)) for peer, part in self.receives.items()]
-        leaving = [("send to", peer, dist.isend(part, peer)) for peer, part in self.sends.items()]
-        for verb, peer, work in arriving + leaving:
+        works = []
+        for verb, parts, post in (("receive from", self.receives, dist.irecv), ("send to", self.sends, dist.isend)):
+            for peer, part in parts.items():
+                with self._naming(peer, verb, RuntimeError):
+                    works.append((verb, peer, post(part, peer)))
+        for verb, peer, work in works:
             assert work is not None  # this rank belongs to the group
-            try:
+            with self._naming(peer, verb, RuntimeError):
                 work.wait()
-            except RuntimeError as error:
-                raise self._failure(peer, verb, str(error).splitlines()[0]) from error
 
 
 class NcclChannel(Channel):
@@ -43,8 +44,9 @@ class NcclChannel(Channel):
         self._operations = receiving + [dist.P2POp(dist.isend, part, peer) for peer, part in self.sends.items()]
 
     def _carry(self) -> None:
-        for work in dist.batch_isend_irecv(self._operations):
-            work.wait()
+        with self._naming(next(iter(self.route.peers)), "exchange with", RuntimeError):
+            for work in dist.batch_isend_irecv(self._operations):
+                work.wait()
 
 
 class C10dWorld(World):
@@ -63,6 +65,8 @@ class C10dWorld(World):
             limit = timedelta(seconds=timeout)
             dist.init_process_group(backend, timeout=limit, **_meeting_point(limit))
         self.transport = f"c10d ({dist.get_backend()})"
+        self._store = dist.PrefixStore("hdnn_dist", dist.distributed_c10d._get_default_store())
+        self._asked = 0
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self._channel_type: type[Channel] = GlooChannel if dist.get_backend() == "gloo" else NcclChannel
@@ -72,6 +76,12 @@ class C10dWorld(World):
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
         """As ``World.channel``."""
         return self._channel_type(route, sends, receives)
+
+    def texts(self, text: str) -> list[str]:
+        """As ``World.texts``: by the store where the ranks have met, so that gloo opens no connection for it."""
+        self._asked += 1
+        self._store.set(f"{self._asked}/{self.rank}", text)
+        return [self._store.get(f"{self._asked}/{rank}").decode() for rank in range(self.size)]
 
     def close(self) -> None:
         if self._owns_group and dist.is_initialized():
