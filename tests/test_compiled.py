@@ -89,7 +89,7 @@ def network(problem: Problem, kernel: str, dtype: torch.dtype = torch.float64) -
 
 def is_compiled(net: HDNN, x: Tensor) -> bool:
     """Whether compiled code serves: for the whole pass, or between exchanges where layers differ."""
-    stepper = net._stepper(x.numel() // x.shape[1], x.dtype)
+    stepper = net._passes.stepper(x.numel() // x.shape[1], x.dtype)
     assert isinstance(stepper, compiled.CompiledStepper) <= (stepper.kernel == "fused")
     assert not (net.stack.alike and stepper.kernel == "fused" and not isinstance(stepper, compiled.CompiledStepper))
     return stepper.kernel == "fused"
@@ -255,7 +255,7 @@ def test_any_number_of_threads_gives_the_same_bits(name: str) -> None:
 @pytest.mark.usefixtures("_forced_threads")
 def test_responses_share_rows_on_two_threads_too() -> None:
     net = check_threads(Problem(CommunicationGraph.ring(64), (2,) * 64, "H2", layers=2, batch=200))
-    stepper = net._stepper(200, torch.float32)
+    stepper = net._passes.stepper(200, torch.float32)
     torch.set_num_threads(2)
     assert 0 < stepper._threads()[1].rows[0] < stepper._rows
 
@@ -266,7 +266,7 @@ def check_threads(problem: Problem) -> HDNN:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         found.append(results(net, x))
-        passes, _ = net._stepper(200, torch.float32)._threads()
+        passes, _ = net._passes.stepper(200, torch.float32)._threads()
         assert passes is (compiled.SERIAL if threads == 1 else compiled.THREADED)
     for part, expected in found[0].items():
         assert torch.equal(found[1][part], expected), part
@@ -390,7 +390,7 @@ for architecture in ("H2", "H1-J1"):
             found.append((y, x.grad, net.weights.grad))
     for given, expected in zip(found[:2], found[2:]):
         assert all(map(torch.equal, given, expected))
-print(type(HDNN(agents, 2, 2)._stepper(3, torch.float32)).__name__)
+print(type(HDNN(agents, 2, 2)._passes.stepper(3, torch.float32)).__name__)
 """
 
 

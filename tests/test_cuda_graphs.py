@@ -55,7 +55,7 @@ def errors(given: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, f
 
 def chosen(problem: Problem, kernel: str, dtype: torch.dtype = torch.float32) -> Propagator | str:
     """What a GPU would be given: the first of the table that serves, or why the last one does not."""
-    portable = network(problem, "torch", dtype)._make_stepper(9, dtype)
+    portable = network(problem, "torch", dtype)._passes.stepper(9, dtype)
     asked = [known for known in registry.KERNELS if kernel in known.asked.get("cuda", ())]
     tried = [known.attempt(portable.system, portable) for known in asked]
     return next((made for made in tried if not isinstance(made, str)), tried[-1])
@@ -85,10 +85,10 @@ def graphed(problem: Problem, dtype: torch.dtype = torch.float64) -> HDNN:
     net = network(problem, "torch", dtype)
 
     def make(width: int, dtype: torch.dtype) -> object:
-        portable = registry.portable_stepper(net._make_stepper(width, dtype).system, width, dtype)
+        portable = registry.portable_stepper(net.system, width, dtype)
         return cuda_graphs.make(portable.system, portable, "cuda graph")
 
-    net._stepper = lru_cache(maxsize=4)(make)
+    net._passes.stepper = lru_cache(maxsize=4)(make)
     return net
 
 
@@ -151,7 +151,7 @@ class TestNothingIsReadOnTheHost:
         """With tensors that have shapes and no numbers: asking for one raises."""
         problem = GRAPHED[name]
         net = network(problem, "torch", torch.float64)
-        monkeypatch.setattr(net._drift, "watch", lambda drift: None)  # which looks at it on a CPU
+        monkeypatch.setattr(net._passes.drift, "watch", lambda drift: None)  # which looks at it on a CPU
         results(net, problem.inputs())
         with FakeTensorMode(allow_non_fake_inputs=True):
             shape = problem.batch, sum(problem.features), *problem.positions

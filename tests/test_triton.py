@@ -82,7 +82,7 @@ class TestTriton:
 
     def test_drift_is_seen(self) -> None:
         net, x = network(SMALL, "triton"), SMALL.inputs().float().to(WORLD.device)
-        stepper, weights = net._stepper(len(x), torch.float32), Weights(net.weights, net.coupling)
+        stepper, weights = net._passes.stepper(len(x), torch.float32), Weights(net.weights, net.coupling)
         saved = stepper.forward(x, weights, range(4), store=True)
         saved.y[-1, -1] += 10
         assert stepper.backward(saved, saved.y).drift > 0.5
@@ -94,7 +94,7 @@ class TestTriton:
         monkeypatch.setattr(triton_stepper, "SUMS", 2 * network(problem, "torch").weights.numel() * 4)
         net = network(problem, "triton")
         given, again = (results(net, problem.inputs()) for _ in range(2))
-        assert net._stepper(90, torch.float32)._programs(net.weights) == 2
+        assert net._passes.stepper(90, torch.float32)._programs(net.weights) == 2
         assert max(errors(given, expected).values()) < TOLERANCE
         assert all(torch.equal(given[part], again[part]) for part in given)
 

@@ -76,6 +76,7 @@ def _slices(pairs: np.ndarray, sizes: np.ndarray, start: int) -> dict[int, slice
 class HaloBuffer:
     """A buffer ``data`` of (rows + halo rows, width) and the two exchanges that act on it in place."""
 
+    @torch.inference_mode(False)  # what is made for an evaluation is written in training too
     def __init__(self, halo: Halo, width: int, dtype: torch.dtype) -> None:
         world = halo.agents.world
         self.data = torch.zeros(halo.rows + halo.halo_rows, width, dtype=dtype, device=world.device)

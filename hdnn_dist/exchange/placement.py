@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,16 @@ class Agents:
     def owns(self, agent: int) -> bool:
         """Whether the agent lives on this rank."""
         return bool(self.owner[agent] == self.world.rank)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Agents:
+        """A copy of what stands on them, a network, stands on the same."""
+        return self
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "agents belong to the ranks of a running job and cannot be pickled: save state_dict(), or a checkpoint "
+            "with hdnn_dist.runs.save_weights, and build the network anew"
+        )
 
     def __len__(self) -> int:
         return len(self.local)

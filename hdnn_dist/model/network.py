@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
+from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
@@ -14,10 +15,11 @@ from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.kernels.registry import check_kernel, propagator
+from hdnn_dist.kernels.registry import check_kernel
 from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
 from hdnn_dist.model.dense import Dense, DenseView
-from hdnn_dist.model.propagation import Drift, Propagation
+from hdnn_dist.model.given import check_input, chosen_layers
+from hdnn_dist.model.propagation import Passes, Propagation
 from hdnn_dist.model.stack_builder import build_stack
 from hdnn_dist.model.trained import Trained, names_of_layers, trained_blocks, trained_layers
 from hdnn_dist.propagation.activations import Activation
@@ -25,13 +27,11 @@ from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.activations import told as told_activation
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
-from hdnn_dist.propagation.stepper import Propagator
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import is_finite_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
 
-CACHED_WIDTHS = 4
 EVERY = slice(None)
 
 
@@ -118,8 +118,6 @@ class HDNN(nn.Module):
             self.coupling = nn.Parameter(values)
         else:
             self.register_buffer("coupling", values)
-        self._stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make_stepper)
-        self._drift = Drift()
         self._shapes: set[tuple[int, ...]] = set()
 
     def require_same(self, **facts: object) -> None:
@@ -144,9 +142,10 @@ class HDNN(nn.Module):
         ``layers``: only these, a slice without a stride. Every rank has to call it, with the same batch and positions.
         """
         self._check_input(x)
-        chosen, grad = range(self.layers)[layers], torch.is_grad_enabled()
-        stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
-        y: Tensor = Propagation.apply(x, self.weights, self.coupling, stepper, chosen, grad, self._drift)
+        chosen = chosen_layers(layers, self.layers)
+        if not (len(chosen) and x.numel()):
+            return x.clone()
+        y: Tensor = Propagation.apply(x, self.weights, self.coupling, self._passes, chosen, torch.is_grad_enabled())
         return y
 
     def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
@@ -157,13 +156,15 @@ class HDNN(nn.Module):
         """
         self._check_input(x)
         self._check_input(dx)
-        stepper = self._stepper(x.numel() // x.shape[1], x.dtype)
-        with torch.no_grad():
-            return stepper.tangent(x, dx, Weights(self.weights, self.coupling), range(self.layers)[layers])
+        chosen = chosen_layers(layers, self.layers)
+        if not (len(chosen) and x.numel()):
+            return x.clone(), dx.clone()
+        with self._passes.one(), torch.no_grad():
+            return self._passes.of(x).tangent(x, dx, Weights(self.weights, self.coupling), chosen)
 
     def kernel_for(self, samples: int) -> str:
         """The kernel that carries out a pass of so many samples, times positions, on this rank."""
-        return self._stepper(samples, self.weights.dtype).kernel
+        return self._passes.stepper(samples, self.weights.dtype).kernel
 
     @property
     def drift(self) -> float | None:
@@ -172,7 +173,7 @@ class HDNN(nn.Module):
         Relative to the largest entry of the input, or to 1. ``None`` before the first backward pass, and for
         architectures that store their states.
         """
-        return self._drift.value
+        return self._passes.drift.value
 
     def trained(self) -> Iterator[Trained]:
         """As ``TrainedModule.trained``: K, b and, where it is trained, C of every agent here."""
@@ -265,20 +266,20 @@ class HDNN(nn.Module):
             store_every=self.store_every,
         )
 
-    def _make_stepper(self, width: int, dtype: torch.dtype) -> Propagator:
-        return propagator(self.system, width, dtype, self.kernel)
+    @cached_property
+    def _passes(self) -> Passes:
+        return Passes(self.system, self.kernel)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What passes depend on can be changed: those that come are made of it."""
+        super().__setattr__(name, value)
+        if name in ("step", "activation", "kernel", "store_every"):
+            for made in ("system", "_passes"):
+                self.__dict__.pop(made, None)
 
     def _check_input(self, x: Tensor) -> None:
-        if x.dim() < 2 or x.shape[1] != self.local_features:
-            raise ValueError(
-                f"input has shape {tuple(x.shape)}: expected (batch, {self.local_features}[, positions...]), "
-                f"the features of the {len(self.agents)} agents of rank {self.agents.world.rank}, agent after agent"
-            )
-        if x.dtype != self.weights.dtype or x.device != self.weights.device:
-            raise ValueError(
-                f"input is {x.dtype} on {x.device}, but the weights are {self.weights.dtype} on {self.weights.device}: "
-                "convert the input, or build the network with that dtype"
-            )
+        """``TypeError`` or ``ValueError`` for what is no input, and for one whose shape other ranks have otherwise."""
+        check_input(x, self.local_features, self.agents, self.weights)
         shape = (x.shape[0], *x.shape[2:])
         if shape not in self._shapes:  # once for each, so that a step costs no message
             self.require_same(**{"batch and positions of the input": shape})

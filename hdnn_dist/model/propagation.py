@@ -1,17 +1,23 @@
-"""The pass through all layers as one node of autograd, and what its backward pass tells of itself: the drift."""
+"""The pass through all layers as one node of autograd, and the steppers that carry it out, one pass at a time."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hdnn_dist.kernels.registry import propagator
 from hdnn_dist.propagation.stepper import Propagator, Saved
-from hdnn_dist.propagation.system import Weights
+from hdnn_dist.propagation.system import System, Weights
 
+CACHED_WIDTHS = 4
 LARGE_DRIFT = 1e-2
 
 
@@ -43,24 +49,52 @@ class Drift:
             )
 
 
+class Passes:
+    """The steppers of a system, made for each width and kept for the last few; their buffers serve one pass at a time.
+
+    A copy has steppers of its own.
+    """
+
+    def __init__(self, system: System, kernel: str) -> None:
+        self.system, self.kernel = system, kernel
+        self.drift = Drift()
+        self.lock = RLock()
+        self.stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make)
+
+    def of(self, x: Tensor) -> Propagator:
+        """The stepper for an input (batch, local features[, positions...])."""
+        return self.stepper(x.numel() // x.shape[1], x.dtype)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """One pass at a time, whatever the thread; its buffers can be written to outside inference mode too."""
+        with self.lock:
+            if not torch.is_inference_mode_enabled():
+                yield
+                return
+            with torch.inference_mode(False), torch.no_grad():
+                yield
+
+    def _make(self, width: int, dtype: torch.dtype) -> Propagator:
+        return propagator(self.system, width, dtype, self.kernel)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
+        return Passes(self.system, self.kernel)
+
+
 class Propagation(torch.autograd.Function):
     """The pass through all layers as one node: autograd sees no exchange, so it cannot prune or reorder any."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weights: Tensor,
-        coupling: Tensor,
-        stepper: Propagator,
-        layers: range,
-        grad: bool,
-        drift: Drift,
+        ctx: Any, x: Tensor, weights: Tensor, coupling: Tensor, passes: Passes, layers: range, grad: bool
     ) -> Tensor:
-        """y for x, of its shape; ``grad``: whether gradients are enabled; ``drift``: where the drift is kept."""
+        """y for x, of its shape; ``grad``: whether gradients are enabled."""
         store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
-        saved = stepper.forward(x, Weights(weights, coupling), layers, store)
-        ctx.stepper, ctx.layers, ctx.drift = stepper, layers, drift
+        with passes.one():
+            stepper = passes.of(x)
+            saved = stepper.forward(x, Weights(weights, coupling), layers, store)
+        ctx.stepper, ctx.layers, ctx.passes = stepper, layers, passes
         ctx.save_for_backward(x, saved.y, weights, coupling, *saved.stored)
         return saved.y
 
@@ -70,7 +104,8 @@ class Propagation(torch.autograd.Function):
         """The gradients of x, of the weights and of the coupling, each of its shape; ``None`` for the rest."""
         x, y, weights, coupling, *stored = ctx.saved_tensors
         saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
-        grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
+        with ctx.passes.one():
+            grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
         if grad.drift is not None:
-            ctx.drift.watch(grad.drift)
-        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None, None
+            ctx.passes.drift.watch(grad.drift)
+        return grad.x, grad.weights.blocks, grad.weights.coupling, None, None, None
