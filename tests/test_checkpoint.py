@@ -103,8 +103,29 @@ class TestRefused:
     def test_another_depth(self, saved: Path) -> None:
         self.refuse(saved, r"agent\.\d\.K in .* has shape \(3, 2, .*needs \(4, 2, ", layers=4)
 
-    def test_another_architecture(self, saved: Path) -> None:
-        self.refuse(saved, "has shape|has no", architecture="MS2")
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"architecture": "MS2"}, "architecture H2, but this network has architecture MS2"),
+            ({"architecture": "MS3"}, "architecture H2, but this network has architecture MS3"),  # of equal shapes
+            ({"activation": "relu"}, "activation tanh, but this network has activation relu"),
+            ({"step": 0.2}, r"step 0\.1, but this network has step 0\.2"),
+        ],
+        ids=str,
+    )
+    def test_another_network(self, saved: Path, options: dict[str, Any], words: str) -> None:
+        self.refuse(saved, f"holds weights for {words}: load them into a network like", **options)
+
+    @pytest.mark.parametrize("other", [{"architecture": "MS3"}, {"step": 0.2}, {"activation": "relu"}], ids=str)
+    def test_the_state_of_another_network(self, other: dict[str, Any]) -> None:
+        """Shapes fit, and torch alone would say that all keys match."""
+        (net, head), (strange, _) = parts(1), parts(2, **other)
+        with pytest.raises(ValueError, match="this state holds weights for"):
+            strange.load_state_dict(net.state_dict())
+        twin, other_head = parts(2)
+        twin.load_state_dict(net.state_dict())
+        other_head.load_state_dict(head.state_dict())
+        assert torch.equal(twin.weights, net.weights)
 
     def test_a_coupling_that_was_not_trained(self, saved: Path) -> None:
         self.refuse(saved, r"has no agent\.\d\.C", coupling="trained")

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdnn_dist import CommunicationGraph, connect, place
-from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.agreement import LONGEST_MESSAGE, agreed
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.runs import folder as runs
 from hdnn_dist.runs.folder import RunFolder
@@ -118,7 +118,14 @@ class TestLoop:
         assert steps == [(epoch, step) for epoch in range(2) for step in range(4)]  # 200 samples in batches of 64
         assert outcome.steps == 8
         assert [row.epoch for row in outcome.epochs] == [1, 2]
-        assert outcome.epochs[-1].learning_rate == pytest.approx(0.05 / 25 / 1e4)  # the whole of the cycle
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.05)
+        schedule = make_schedule(job.config.optimizer, optimizer, epochs=2, steps_per_epoch=4)
+        used = []
+        for _ in range(8):
+            used.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            schedule.step()
+        assert [row.learning_rate for row in outcome.epochs] == pytest.approx([used[3], used[7]])
 
     def test_traffic_is_that_of_training_alone(self) -> None:
         """A layer of H2 is 2 half-steps of 2 rounds, forward and backward; a step goes up and down the tree once."""
@@ -267,7 +274,7 @@ class TestAgreement:
 
     @staticmethod
     def text(message: str) -> Tensor:
-        padded = message.encode().ljust(500, b"\0")
+        padded = message.encode().ljust(LONGEST_MESSAGE, b"\0")
         return torch.tensor(list(padded), dtype=torch.float64)
 
     @pytest.mark.parametrize("kind", [ValueError, OSError])
@@ -316,9 +323,38 @@ class TestRunFolder:
         assert (tmp_path / "metrics.jsonl").read_text() == ""
         assert load_config(tmp_path / "config.toml").seed == 1
 
-    def test_an_unfinished_run_may_be_started_again(self, tmp_path: Path) -> None:
+    def test_an_unfinished_run_is_not_erased_without_being_asked(self, tmp_path: Path) -> None:
         RunFolder(tmp_path / "a" / "b", Config()).add(ROW)
-        RunFolder(tmp_path / "a" / "b", Config())
+        with pytest.raises(ValueError, match="holds a run that was not finished: choose another --run-dir, or pass"):
+            RunFolder(tmp_path / "a" / "b", Config())
+        assert (tmp_path / "a" / "b" / "metrics.jsonl").read_text()
+        RunFolder(tmp_path / "a" / "b", Config(), overwrite=True)
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    @pytest.mark.parametrize("files", [("config.toml",), ("config.toml", "metrics.jsonl"), ("notes.txt",)])
+    def test_a_folder_of_somebody_else_is_left_alone(
+        self, files: tuple[str, ...], overwrite: bool, tmp_path: Path
+    ) -> None:
+        """Whatever it holds: a config with comments of a user's own, metrics of another program, a checkpoint."""
+        for name in files:
+            (tmp_path / name).write_text("# mine\nseed = 3\n")
+        with pytest.raises(ValueError, match="holds files that are not of a run of ours: choose another --run-dir"):
+            RunFolder(tmp_path, Config(), overwrite)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+            files, "# mine\nseed = 3\n"
+        )
+
+    def test_a_run_in_progress_holds_its_folder(self, tmp_path: Path) -> None:
+        pytest.importorskip("fcntl", reason="this system has no locks of this kind")
+        first = RunFolder(tmp_path, Config())
+        with pytest.raises(ValueError, match="is held by a run in progress: choose another --run-dir"):
+            RunFolder(tmp_path, Config(), overwrite=True)
+        first.finish({})
+        RunFolder(tmp_path, Config(), overwrite=True)
+
+    def test_default_folders_of_one_second_are_different(self, tmp_path: Path) -> None:
+        named = [RunFolder.new(tmp_path / "runs" / "run", Config()).path.name for _ in range(3)]
+        assert named == ["run", "run-2", "run-3"]
 
     def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "run").touch()
@@ -340,7 +376,8 @@ class TestRunFolder:
             folder.add(dataclasses.replace(ROW, gradients=[StepGradients(step, [0.5, 0.25])]))
         lines = (tmp_path / "gradients.jsonl").read_text().splitlines()
         assert [json.loads(line) for line in lines] == [{"step": step, "norms": [0.5, 0.25]} for step in (1, 2)]
-        RunFolder(tmp_path, Config())
+        folder.finish({})
+        RunFolder(tmp_path, Config(), overwrite=True)
         assert not (tmp_path / "gradients.jsonl").exists()
 
     @pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json"])

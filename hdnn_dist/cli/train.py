@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from hdnn_dist.cli.shell import console, default_folder, reported
-from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
@@ -36,7 +37,7 @@ def train(
     transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
     run_dir: Annotated[Path | None, typer.Option(help="Where to write; default runs/NAME-TIME.")] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Allow a run folder that holds a finished run.")
+        bool, typer.Option("--overwrite", help="Allow a run folder that holds another run of ours.")
     ] = False,
 ) -> None:
     """Train a network and write a run folder: config, metrics, summary and pictures.
@@ -51,14 +52,19 @@ def train(
         torch.set_num_threads(settings.threads)
         with connect(transport, timeout=settings.timeout) as world:
             job = build(settings, graph, world)
-            _train(job, run_dir or default_folder(config), overwrite)
+            if run_dir is None:
+                _train(job, partial(RunFolder.new, default_folder(config), settings))
+            else:
+                _train(job, partial(RunFolder, run_dir, settings, overwrite))
 
 
-def _train(job: Job, path: Path, overwrite: bool) -> None:
+def _train(job: Job, make: Callable[[], RunFolder]) -> None:
+    """``make``: the run folder, which the root makes; its name and its clock decide for all ranks."""
     folder = None
     with agreed(job.head.everyone):
         if job.is_root:
-            folder = RunFolder(path, job.config, overwrite)
+            folder = make()
+    path = Path(told_by_root(job.head.everyone, "" if folder is None else str(folder.path)))
     trainer = Trainer(job)
     with _progress(job, trainer.steps_per_epoch) as (on_step, on_epoch):
         outcome = trainer.run(on_step, _then(folder, on_epoch))

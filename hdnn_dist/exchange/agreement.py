@@ -13,7 +13,7 @@ from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.support.arguments import one_line
 
-LONGEST_MESSAGE = 500
+LONGEST_MESSAGE = 1000
 
 
 class RankError(RuntimeError):
@@ -62,6 +62,11 @@ def same_on_tree(tree: SumTree, facts: Facts) -> None:
     if any(differs):
         name = list(texts)[differs.index(True)]
         refuse_difference(name, [_decoded(row) for row in tree.collect(_encoded(tree, texts[name]))])
+
+
+def told_by_root(tree: SumTree, text: str) -> str:
+    """The text of the root's rank, on every rank, which all have to call it; others give an empty one."""
+    return _decoded(tree.sum(_encoded(tree, text if tree.is_root else "")))
 
 
 def _first_failure(tree: SumTree, failure: Exception | None) -> Exception | None:

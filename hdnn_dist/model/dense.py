@@ -24,6 +24,12 @@ class Dense(NamedTuple):
     J: Tensor
 
 
+def between_halves(X: Tensor) -> Tensor:
+    """J = [0 -X^T; X 0], (layers, 2 m, 2 m), for X (layers, m, m)."""
+    zero = torch.zeros_like(X)
+    return torch.cat([torch.cat([zero, -X.mT], 2), torch.cat([X, zero], 2)], 1)
+
+
 class DenseView:
     """The tables from this rank's flat weights to the dense matrices, and back; ``features``: (agents,)."""
 

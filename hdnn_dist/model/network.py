@@ -17,8 +17,9 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_kernel
 from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
-from hdnn_dist.model.dense import Dense, DenseView
+from hdnn_dist.model.dense import Dense, DenseView, between_halves
 from hdnn_dist.model.given import check_input, chosen_layers
+from hdnn_dist.model.identity import network_facts, packed, refuse_other_weights, unpacked
 from hdnn_dist.model.propagation import Passes, Propagation
 from hdnn_dist.model.stack_builder import build_stack
 from hdnn_dist.model.trained import Trained, names_of_layers, trained_blocks, trained_layers
@@ -28,7 +29,7 @@ from hdnn_dist.propagation.activations import told as told_activation
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.system import System, Weights
-from hdnn_dist.support.arguments import is_finite_number, whole
+from hdnn_dist.support.arguments import positive_number, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
 
@@ -101,9 +102,7 @@ class HDNN(nn.Module):
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
         self.layers, self.store_every = whole("layers", layers), whole("store_every", store_every)
-        if not (is_finite_number(step) and step > 0):
-            raise ValueError(f"step is {step!r}: expected a finite number greater than 0")
-        self.step, self.seed = step, seed
+        self.step, self.seed = positive_number("step", step), seed
         self.stack = build_stack(agents, self.architecture, self.features, self.layers, pattern, graphs)
         weights = draw_layers(self.stack, seed, initial)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
@@ -179,8 +178,19 @@ class HDNN(nn.Module):
         """As ``TrainedModule.trained``: K, b and, where it is trained, C of every agent here."""
         yield from trained_layers(self.stack, self.weights)
         if isinstance(self.coupling, nn.Parameter):
-            assert self.coupling_spec.layout is not None
-            yield from trained_blocks(self.coupling_spec.layout, self.coupling, "C")
+            yield from trained_blocks(self.coupling_spec.layouts[0], self.coupling, "C")
+
+    def about(self) -> dict[str, str]:
+        """What weights depend on to mean the same, as short texts; the same on every rank."""
+        return network_facts(self.architecture, self.step, self.activation, self.agents, self.stack)
+
+    def get_extra_state(self) -> Tensor:
+        """(bytes,) for ``state_dict``: ``about``, and the agents that the weights belong to."""
+        return packed({**self.about(), "agents of this rank": str(self.agents.local.tolist())})
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """``ValueError`` for the state of another network, or of other agents; (bytes,) as ``get_extra_state``."""
+        refuse_other_weights("this state", unpacked(state), unpacked(self.get_extra_state()))
 
     def trained_names(self) -> Iterator[str]:
         """As ``TrainedModule.trained_names``."""
@@ -189,9 +199,8 @@ class HDNN(nn.Module):
 
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
-        tree = self.tree
         K, b = self.fill_dense(self.weights.detach())
-        return Dense(tree.sum(K), tree.sum(b), self._dense_coupling(tree))
+        return Dense(self.tree.sum(K), self.tree.sum(b), self._dense_coupling())
 
     def operators(self) -> Tensor:
         """(layers, operators, m, m) every K as it is stored, m the rows of a part, agent after agent, on every rank.
@@ -220,14 +229,12 @@ class HDNN(nn.Module):
             for layer, view in self._by_layer():
                 self.stack.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
 
-    def _dense_coupling(self, tree: SumTree) -> Tensor:
+    def _dense_coupling(self) -> Tensor:
         n = int(self.features.sum())
         if not self.architecture.coupled:
             return self.weights.new_zeros(n, n)
-        C = tree.sum(dense_coupling(self.coupling_builder, self.coupling_spec, self.coupling.detach()))
-        if not self.coupling_builder.is_J:
-            zero = torch.zeros_like(C)
-            C = torch.cat([torch.cat([zero, -C.mT], 2), torch.cat([C, zero], 2)], 1)
+        C = self.tree.sum(dense_coupling(self.coupling_builder, self.coupling_spec, self.coupling.detach()))
+        C = C if self.coupling_builder.is_J else between_halves(C)
         return C[0] if len(C) == 1 else C
 
     @property

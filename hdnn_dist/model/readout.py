@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hdnn_dist.exchange.common_facts import told
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
 from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import Trained, by_columns
@@ -119,6 +121,16 @@ class Readout(nn.Module):
         yield from by_columns("readout", self.weights, self._readers, self._widths, dim=1, layer=self._layer)
         if self.tree.is_root:
             yield Trained("readout.bias", self.root, self.bias, _as_it_is, range(self._layer, self._layer + 1))
+
+    def get_extra_state(self) -> Tensor:
+        """(bytes,) for ``state_dict``: the agents here that are read, the root and the loss."""
+        return packed(
+            told({"agents that are read": self._readers.tolist(), "root": self.root, "loss": self.criterion.name})
+        )
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """``ValueError`` for the state of another readout; (bytes,) as ``get_extra_state``."""
+        refuse_other_weights("this state", unpacked(state), unpacked(self.get_extra_state()))
 
     def trained_names(self) -> Iterator[str]:
         """As ``TrainedModule.trained_names``."""

@@ -15,7 +15,7 @@ Where layers have patterns of their own, there is a tensor for each, agent.I.K.L
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hdnn_dist.model.identity import refuse_other_weights
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import TrainedModule
 from hdnn_dist.support.files import whole_file
@@ -41,7 +42,7 @@ def save_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> Pa
     path = folder / f"rank-{world.rank}.safetensors"
     tensors = {name: part.detach().cpu().clone().contiguous() for name, part in _tensors(net, *others).items()}
     with whole_file(path) as partial:
-        save_file(tensors, partial, metadata={"ranks": str(world.size), "architecture": net.architecture.name})
+        save_file(tensors, partial, metadata={"ranks": str(world.size), **net.about()})
     return path
 
 
@@ -51,7 +52,7 @@ def load_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> No
     Numbers are converted to the type of the network. Raises ``ValueError`` for files that are missing, damaged, or of
     other modules; then nothing is changed.
     """
-    where = _index(folder)
+    where = _index(folder, net.about())
     _refuse_other_network(where.keys(), {name for module in (net, *others) for name in module.trained_names()}, folder)
     own = _tensors(net, *others)
     read = {name: _read(where, name, part) for name, part in own.items()}
@@ -71,16 +72,18 @@ def _tensors(*modules: TrainedModule) -> dict[str, Tensor]:
     return {part.name: part.view(part.parameter) for module in modules for part in module.trained()}
 
 
-def _index(folder: Path) -> dict[str, Path]:
+def _index(folder: Path, about: Mapping[str, str]) -> dict[str, Path]:
     """Which file holds each tensor."""
     files = sorted(folder.glob(PATTERN))
     if not files:
         raise ValueError(f"{folder} holds no weights ({PATTERN}): give the checkpoints folder of a finished run")
     where: dict[str, Path] = {}
     for path in files:
-        names, ranks = _names(path)
+        names, metadata = _names(path)
+        ranks = metadata.get("ranks")
         if ranks != str(len(files)):
             raise ValueError(f"{folder} holds {len(files)} files, but {path.name} was written by one of {ranks} ranks")
+        refuse_other_weights(str(path), metadata, about)
         twice = where.keys() & names
         if twice:
             raise ValueError(f"{path.name} and {where[min(twice)].name} both hold {min(twice)}: they are of two runs")
@@ -88,10 +91,10 @@ def _index(folder: Path) -> dict[str, Path]:
     return where
 
 
-def _names(path: Path) -> tuple[set[str], str | None]:
+def _names(path: Path) -> tuple[set[str], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return set(file.keys()), (file.metadata() or {}).get("ranks")
+            return set(file.keys()), file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
 

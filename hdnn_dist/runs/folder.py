@@ -8,7 +8,11 @@ The weights, in checkpoints/, are written by every rank for its own agents.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,12 @@ from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.config import Config, dump_config
 from hdnn_dist.training.loop import Epoch
 
+try:
+    import fcntl
+except ImportError:  # a system without it: two runs that are given one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+HEADER = "# The config of this run, resolved by hdnn-dist; to run it again, give it to 'hdnn-dist train'.\n"
 CONFIG, METRICS, GRADIENTS, SUMMARY = "config.toml", "metrics.jsonl", "gradients.jsonl", "summary.json"
 ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (
     "analysis.json",
@@ -28,21 +38,34 @@ ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (
 
 
 class RunFolder:
-    """A folder for one run. Raises ``ValueError`` for one that holds a finished run, unless ``overwrite``."""
+    """A folder for one run, held by this process until it ends.
+
+    Raises ``ValueError`` for one that holds anything but a run of ours, whatever ``overwrite`` says, for a run without
+    ``overwrite``, and for a run that is in progress.
+    """
 
     def __init__(self, path: Path, config: Config, overwrite: bool = False) -> None:
-        if (path / SUMMARY).exists() and not overwrite:
-            raise ValueError(f"run folder {path} holds a finished run: choose another --run-dir, or pass --overwrite")
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"run folder {path} is a file: choose another --run-dir")
+        _check_folder(path, overwrite)
         path.mkdir(parents=True, exist_ok=True)
+        self._release = _hold(path)
         for name in (SUMMARY, GRADIENTS, *PICTURES, *ANALYSES):  # of an earlier run
             (path / name).unlink(missing_ok=True)
         remove_weights(path / CHECKPOINTS)
         self.path = path
         self._texts = {METRICS: "", GRADIENTS: ""}
-        write_whole(path / CONFIG, dump_config(config))
+        write_whole(path / CONFIG, HEADER + dump_config(config))
         write_whole(path / METRICS, "")
+
+    @classmethod
+    def new(cls, path: Path, config: Config) -> RunFolder:
+        """A folder that no other run has: ``path``, or with a number behind its name."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            own = path if number == 1 else path.with_name(f"{path.name}-{number}")
+            with suppress(FileExistsError):
+                own.mkdir()
+                return cls(own, config)
+        raise AssertionError("there is always another number")
 
     def add(self, row: Epoch) -> None:
         """Add a line to metrics.jsonl, and those of its gradients to theirs."""
@@ -58,3 +81,45 @@ class RunFolder:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json, the last file of a run."""
         write_whole(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        self._release()
+
+
+def _check_folder(path: Path, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"run folder {path} is a file: choose another --run-dir")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not _is_ours(path):
+        raise ValueError(f"run folder {path} holds files that are not of a run of ours: choose another --run-dir")
+    if not overwrite:
+        state = "a finished run" if (path / SUMMARY).exists() else "a run that was not finished"
+        raise ValueError(f"run folder {path} holds {state}: choose another --run-dir, or pass --overwrite")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether the config there is one that we have resolved, beside its metrics."""
+    config = path / CONFIG
+    return config.is_file() and (path / METRICS).is_file() and config.read_bytes().startswith(HEADER.encode())
+
+
+def _hold(path: Path) -> Callable[[], object]:
+    """Lock the folder; what lets it go, as the end of the process does. ``ValueError`` where a run holds it."""
+    if fcntl is None:
+        return lambda: None
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder)
+        raise ValueError(f"run folder {path} is held by a run in progress: choose another --run-dir") from None
+    return _Closing(folder)
+
+
+class _Closing:
+    """Closes a file once: when it is called, or when nobody can call it any more."""
+
+    def __init__(self, folder: int) -> None:
+        self._close = weakref.finalize(self, os.close, folder)
+
+    def __call__(self) -> None:
+        self._close()

@@ -45,6 +45,13 @@ def is_finite_number(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
 
 
+def positive_number(name: str, value: object) -> float:
+    """``value`` as a plain float; ``ValueError`` unless it is a finite number greater than 0."""
+    if not is_finite_number(value) or isinstance(value, bool) or not float(value) > 0:  # type: ignore[arg-type]
+        raise ValueError(f"{name} is {value!r}: expected a finite number greater than 0")
+    return float(value)  # type: ignore[arg-type]
+
+
 def real_array(name: str, given: object) -> np.ndarray:
     """A tensor, an array or a list of them as float64, of the shape of ``given``; a list adds a first dimension.
 

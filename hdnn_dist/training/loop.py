@@ -125,7 +125,7 @@ class Trainer:
             train_accuracy=correct / len(self.job.train),
             test_loss=score.loss,
             test_accuracy=score.accuracy,
-            learning_rate=float(self.schedule.get_last_lr()[0]),
+            learning_rate=self._rate,
             seconds=self._seconds,
             drift=self.job.net.drift,
             gradients=gradients,
@@ -169,6 +169,7 @@ class Trainer:
             self._record.add()
         if clip is not None:
             clip_gradients(self.parameters, clip, job.head.everyone)
+        self._rate = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         if job.project is not None:
             job.project()
