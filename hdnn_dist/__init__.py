@@ -5,6 +5,7 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
 from hdnn_dist.propagation import activations
@@ -12,5 +13,16 @@ from hdnn_dist.support.version import VERSION
 
 CommunicationGraph.check = check  # stands above the graph, since it runs a layer
 
-__all__ = ["HDNN", "Agents", "CommunicationGraph", "Pattern", "Readout", "activations", "check", "connect", "place"]
+__all__ = [
+    "HDNN",
+    "Agents",
+    "CommunicationGraph",
+    "Pattern",
+    "Readout",
+    "activations",
+    "check",
+    "clip_grad_norm_",
+    "connect",
+    "place",
+]
 __version__ = VERSION

@@ -333,6 +333,30 @@ class TestTopology:
         }
         assert (tmp_path / "ring_8.png").stat().st_size > 1000
 
+    def test_a_picture_of_somebody_else_is_left_alone(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of ours is drawn anew."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "ring_8.png").write_bytes(b"a photograph")
+        refused = hdnn_dist("topology", "ring:8")
+        assert refused.exit_code == 2
+        assert "ring_8.png is not a picture of ours: choose another --picture, or pass --overwrite" in refused.stderr
+        assert (tmp_path / "ring_8.png").read_bytes() == b"a photograph"
+        assert hdnn_dist("topology", "ring:8", "--overwrite").exit_code == 0
+        assert hdnn_dist("topology", "ring:8").exit_code == 0
+
+    def test_a_graph_of_any_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Dollar signs are no mathematics, and a name may be longer than that of a file."""
+        monkeypatch.chdir(tmp_path)
+        nodes = [{"id": 0}, {"id": 1}]
+        for name in ("cost in $$ and $x", "n" * 440, "a/b\\c: d"):
+            graph = {"graph": {"name": name}, "nodes": nodes, "edges": [{"source": 0, "target": 1}]}
+            (tmp_path / "graph.json").write_text(json.dumps({**graph, "directed": False, "multigraph": False}))
+            result = hdnn_dist("topology", "graph.json")
+            assert (result.exit_code, result.stderr) == (0, "")
+        run = hdnn_dist("train", *settings("graph=graph.json"), "--run-dir", str(tmp_path / "run"))
+        assert (run.exit_code, run.stderr) == (0, "")
+        assert (tmp_path / "run" / "graph.png").stat().st_size > 1000
+
     def test_a_file_and_a_batch(self, tmp_path: Path) -> None:
         graph, picture = tmp_path / "star.edges", tmp_path / "star.png"
         graph.write_text("0 1\n0 2\n0 3\n")

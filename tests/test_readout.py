@@ -57,3 +57,19 @@ def test_positions_must_be_those_of_the_state() -> None:
     head = Readout(AGENTS, NET, positions=(5,))
     with pytest.raises(ValueError, match=r"built for positions \(5,\), but the state has \(\)"):
         head(torch.zeros(4, 18, dtype=torch.float64))
+
+
+def test_micro_batches_of_different_sizes_add_up_to_the_batch() -> None:
+    """Each weighted by its share of the samples."""
+    agents = place(CommunicationGraph.ring(8), connect("local"))
+    net = HDNN(agents, 2, 3, dtype=torch.float64)
+    head, labels = Readout(agents, net, classes=3), torch.arange(10) % 3
+    x = torch.linspace(-1, 1, 160, dtype=torch.float64).view(10, 16)
+    head.loss(net(x), labels).backward()
+    whole = [parameter.grad.clone() for parameter in (net.weights, head.weights, head.bias)]
+    for parameter in (net.weights, head.weights, head.bias):
+        parameter.grad = None
+    for part in (slice(0, 7), slice(7, 10)):
+        head.backward(net(x[part]), labels[part], weight=len(x[part]) / 10)
+    parts = [parameter.grad for parameter in (net.weights, head.weights, head.bias)]
+    assert all(torch.allclose(*pair, rtol=1e-12, atol=1e-15) for pair in zip(parts, whole, strict=True))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hdnn_dist import CommunicationGraph, connect, place
 from hdnn_dist.exchange.agreement import LONGEST_MESSAGE, agreed
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.runs import folder as runs
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.summary import summarise
@@ -28,7 +29,7 @@ from hdnn_dist.training.config import Config, OptimizerConfig, load_config
 from hdnn_dist.training.gradients import StepGradients
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import DivergenceError, Epoch, Outcome, Trainer
-from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
+from hdnn_dist.training.optimizers import make_optimizer, make_schedule
 from hdnn_dist.training.regularization import smoothness
 
 SMALL = ("epochs=2", "batch_size=64", "network.layers=4", "data.samples=400")
@@ -248,9 +249,9 @@ class TestOptimizers:
         tree = SumTree(place(CommunicationGraph.ring(3), connect("local")))
         parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(4))]
         parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
-        clip_gradients(parameters, 10.0, tree)
+        clip_grad_norm_(parameters, 10.0, tree)
         assert parameters[0].grad.tolist() == [3.0, 0.0]
-        clip_gradients(parameters, 1.0, tree)
+        clip_grad_norm_(parameters, 1.0, tree)
         torch.testing.assert_close(parameters[0].grad, torch.tensor([0.6, 0.0]))
         torch.testing.assert_close(parameters[1].grad, torch.tensor([0.8]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -22,8 +23,11 @@ from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.graph import draw_graph
+from hdnn_dist.plots.style import is_ours
 from hdnn_dist.support.markdown import padded_table
 from hdnn_dist.training.config import load_config
+
+LONGEST_NAME = 80  # characters of the default name of a picture
 
 
 def check(
@@ -56,15 +60,22 @@ def topology(
     batch: Annotated[int, typer.Option(min=1, help="Samples of a minibatch.")] = 125,
     architecture: Annotated[str, typer.Option(help="Architecture whose messages are counted.")] = "H2",
     picture: Annotated[Path | None, typer.Option(help="Where to draw it; default NAME.png.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw over a file that is not of ours.")] = False,
 ) -> None:
     """Describe a communication graph, what a layer costs on it, and draw it."""
     with reported():
         known = CommunicationGraph.parse(graph)
-        drawing = picture or Path(known.name.translate(str.maketrans(":,/", "___")) + ".png")
-        if not drawing.parent.is_dir():
-            raise ValueError(f"--picture {drawing}: the folder {drawing.parent} does not exist")
+        drawing = picture or Path(re.sub(r"[^\w.+-]", "_", known.name)[:LONGEST_NAME] + ".png")
+        _check_picture(drawing, overwrite)
         table(_described(known, layer_cost(known, features, batch, architecture=architecture)))
         console.print(f"picture: {draw_graph(known, drawing)}")
+
+
+def _check_picture(drawing: Path, overwrite: bool) -> None:
+    if not drawing.parent.is_dir():
+        raise ValueError(f"--picture {drawing}: the folder {drawing.parent} does not exist")
+    if drawing.exists() and not overwrite and not (drawing.is_file() and is_ours(drawing)):
+        raise ValueError(f"{drawing} is not a picture of ours: choose another --picture, or pass --overwrite")
 
 
 def _described(graph: CommunicationGraph, cost: LayerCost) -> dict[str, object]:

@@ -99,16 +99,16 @@ class Readout(nn.Module):
         loss, self.correct = _Loss.apply(self._read(y), self.weights, self.bias, labels, self, torch.is_grad_enabled())
         return loss
 
-    def backward(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What ``loss(y, labels).backward()`` does, with one node of autograd less.
+    def backward(self, y: Tensor, labels: Tensor | None = None, weight: float = 1.0) -> Tensor:
+        """What ``(weight * loss(y, labels)).backward()`` does, with one node of autograd less.
 
-        Returns the loss, a scalar without a node. Gradients add to what the parameters hold already, the head's and
-        those of everything that led to ``y``. Hooks on the head's own parameters are not called.
+        Returns the loss, a scalar without a node and without the weight. Gradients add to what the parameters hold
+        already, the head's and those of everything that led to ``y``. Hooks on the head's parameters are not called.
         """
         read = self._read(y)
         with torch.no_grad():
             loss, self.correct, grad = self._judge(read, labels, train=True)
-            grad_read, *grads = self._gradients(read, self.weights, grad)
+            grad_read, *grads = self._gradients(read, self.weights, grad if weight == 1 else grad * weight)
             for parameter, own in zip((self.weights, self.bias), grads, strict=True):
                 if parameter.requires_grad:
                     parameter.grad = own if parameter.grad is None else parameter.grad.add_(own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -18,6 +19,8 @@ Array = NDArray[Any]
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#332288")
 INK, EDGE, PAPER = "#222222", "#8A8F98", "#F3F4F6"
 DPI = 150
+LONGEST_LINE = 90  # characters of a title
+MADE_BY, HEAD_BYTES = "hdnn-dist", 1024  # what is written into the head of a PNG
 SIDE = 6.4  # inches
 
 
@@ -31,7 +34,8 @@ def square_figure(title: str) -> tuple[Figure, Axes]:
 
 def dress(axes: Axes, title: str) -> None:
     """Title and axes in the look of all pictures."""
-    axes.set_title(title, fontsize=11, color=INK)
+    shown = "\n".join(shorten(line, LONGEST_LINE, placeholder=" ...") for line in title.splitlines())
+    axes.set_title(shown, fontsize=11, color=INK, parse_math=False)  # a name may have dollar signs
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(EDGE)
     axes.tick_params(which="both", colors=INK, labelsize=9)
@@ -46,5 +50,11 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write a PNG so that a reader finds the old or the new picture, never a part."""
     path = Path(path)
     with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=DPI)
+        figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": MADE_BY})
     return path
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a picture that ``save`` has written."""
+    with path.open("rb") as file:
+        return MADE_BY.encode() in file.read(HEAD_BYTES)

@@ -11,10 +11,11 @@ import torch
 
 from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
+from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
-from hdnn_dist.training.optimizers import clip_gradients, make_optimizer, make_schedule
+from hdnn_dist.training.optimizers import make_optimizer, make_schedule
 from hdnn_dist.training.regularization import add_smoothness_gradient, add_weight_penalty_gradient
 
 EVALUATION_BATCH = 500
@@ -168,7 +169,7 @@ class Trainer:
         if self._record is not None:
             self._record.add()
         if clip is not None:
-            clip_gradients(self.parameters, clip, job.head.everyone)
+            clip_grad_norm_(self.parameters, clip, job.head.everyone)
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         self.optimizer.step()
         if job.project is not None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.training.config import OptimizerConfig
 
 
@@ -35,14 +33,3 @@ def make_schedule(
         return lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rate = config.decay if config.schedule == "exponential" else 1.0
     return lr_scheduler.LambdaLR(optimizer, lambda step: rate ** (step // steps_per_epoch))
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float, tree: SumTree) -> None:
-    """Scale all gradients so that their norm over the whole network is at most ``limit``; one sum along the tree."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    square = tree.sum(norms.dot(norms))
-    if not square.is_cpu:  # looking would wait for the device
-        torch._foreach_mul_(gradients, (limit / square.sqrt()).clamp_(max=1))
-    elif not (norm := math.sqrt(square.item())) <= limit:  # NaN too, so that it spreads
-        torch._foreach_mul_(gradients, limit / norm)
