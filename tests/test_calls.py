@@ -49,7 +49,7 @@ def samples(net: HDNN, batch: int, *positions: int) -> Tensor:
 def test_some_layers_of_some_samples_equal_the_oracle(
     architecture: str, kernel: str, start: int, stop: int, batch: int, positions: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    """Output and gradient of the input; no layer is the identity, no sample is no work."""
+    """Output and gradients; no layer is the identity, no sample is no work, and both leave the weights as they are."""
     net, layers = network(architecture, kernel, dtype), slice(start, stop)
     x = samples(net, batch, *positions).requires_grad_()
     y = net(x, layers=layers)
@@ -63,6 +63,8 @@ def test_some_layers_of_some_samples_equal_the_oracle(
     assert y.shape == x.shape
     assert relative_error(y.detach().double(), expected.detach()) < tolerance
     assert relative_error(x.grad.double(), full.grad) < tolerance
+    assert net.weights.grad is not None
+    assert bool(net.weights.grad.any()) == bool(y.numel() and len(range(net.layers)[layers]))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -142,8 +142,6 @@ class HDNN(nn.Module):
         """
         self._check_input(x)
         chosen = chosen_layers(layers, self.layers)
-        if not (len(chosen) and x.numel()):
-            return x.clone()
         y: Tensor = Propagation.apply(x, self.weights, self.coupling, self._passes, chosen, torch.is_grad_enabled())
         return y
 
@@ -156,10 +154,8 @@ class HDNN(nn.Module):
         self._check_input(x)
         self._check_input(dx)
         chosen = chosen_layers(layers, self.layers)
-        if not (len(chosen) and x.numel()):
-            return x.clone(), dx.clone()
         with self._passes.one(), torch.no_grad():
-            return self._passes.of(x).tangent(x, dx, Weights(self.weights, self.coupling), chosen)
+            return self._passes.of(x, chosen).tangent(x, dx, Weights(self.weights, self.coupling), chosen)
 
     def kernel_for(self, samples: int) -> str:
         """The kernel that carries out a pass of so many samples, times positions, on this rank."""

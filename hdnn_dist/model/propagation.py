@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hdnn_dist.kernels.registry import propagator
-from hdnn_dist.propagation.stepper import Propagator, Saved
+from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved
 from hdnn_dist.propagation.system import System, Weights
 
 CACHED_WIDTHS = 4
@@ -49,6 +49,24 @@ class Drift:
             )
 
 
+class Identity:
+    """Carries out the passes through no layer, and those of no sample: nothing is computed or exchanged."""
+
+    kernel = "none"
+
+    def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
+        """As ``Stepper.forward``: y is a copy of x."""
+        return Saved(x, x.clone(), weights, layers, [])
+
+    def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
+        """As ``Stepper.backward``: the gradient of the input is that of the output, that of the weights zero."""
+        return Gradients(grad_y, Weights(*(torch.zeros_like(part) for part in saved.weights)), None)
+
+    def tangent(self, x: Tensor, dx: Tensor, weights: Weights, layers: range) -> tuple[Tensor, Tensor]:
+        """As ``Stepper.tangent``: copies."""
+        return x.clone(), dx.clone()
+
+
 class Passes:
     """The steppers of a system, made for each width and kept for the last few; their buffers serve one pass at a time.
 
@@ -61,9 +79,9 @@ class Passes:
         self.lock = RLock()
         self.stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make)
 
-    def of(self, x: Tensor) -> Propagator:
-        """The stepper for an input (batch, local features[, positions...])."""
-        return self.stepper(x.numel() // x.shape[1], x.dtype)
+    def of(self, x: Tensor, layers: range) -> Propagator:
+        """What leads an input (batch, local features[, positions...]) through these layers."""
+        return self.stepper(x.numel() // x.shape[1], x.dtype) if layers and x.numel() else Identity()
 
     @contextmanager
     def one(self) -> Iterator[None]:
@@ -92,7 +110,7 @@ class Propagation(torch.autograd.Function):
         """y for x, of its shape; ``grad``: whether gradients are enabled."""
         store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
         with passes.one():
-            stepper = passes.of(x)
+            stepper = passes.of(x, layers)
             saved = stepper.forward(x, Weights(weights, coupling), layers, store)
         ctx.stepper, ctx.layers, ctx.passes = stepper, layers, passes
         ctx.save_for_backward(x, saved.y, weights, coupling, *saved.stored)
