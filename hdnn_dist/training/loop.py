@@ -85,6 +85,7 @@ class Trainer:
         Raises ``DivergenceError`` on every rank when an epoch, or with ``check_finite`` a step, ends in numbers that
         are not finite.
         """
+        self._meet_batches()
         start, spent = self._traffic, self._traffic - self._traffic
         rows = []
         for epoch in range(self.job.config.epochs):
@@ -105,6 +106,14 @@ class Trainer:
                 results.append((len(index), loss, self.job.head.correct))
         loss_sum, correct = _totals(results)
         return Score(loss_sum / len(samples), correct / len(samples))
+
+    def _meet_batches(self) -> None:
+        """Pass a batch of every size forward: what ranks compare at first sight is no traffic of a training step."""
+        samples, size = len(self.job.train), self.job.config.batch_size
+        with torch.no_grad():
+            for count in {min(samples, size), samples % size} - {0}:
+                index = torch.arange(count, device=self.job.net.weights.device)
+                self.job.forward(self.job.train.batch(index)[0])
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
         config, began = self.job.config, time.perf_counter()
