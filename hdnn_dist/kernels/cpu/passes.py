@@ -16,6 +16,7 @@ from numba import njit, prange
 
 from hdnn_dist.kernels.block_tables import Tables
 from hdnn_dist.kernels.cpu.activations import activate, activate_both
+from hdnn_dist.kernels.cpu.cache import shared
 from hdnn_dist.kernels.cpu.half_steps import (
     add_forward,
     add_scaled,
@@ -287,8 +288,8 @@ def _compiled(parallel: bool) -> SimpleNamespace:
     for function in PASSES:
         clone = FunctionType(function.__code__, names, function.__name__)
         clone.__qualname__ = f"{function.__name__}_{kind}"
-        options = inner if function.__name__.startswith("_") else CALLED
-        names[function.__name__] = njit(**options)(clone)
+        inside = function.__name__.startswith("_")
+        names[function.__name__] = njit(**inner)(clone) if inside else shared(njit(**CALLED)(clone))
     return SimpleNamespace(**{function.__name__: names[function.__name__] for function in PASSES})
 
 

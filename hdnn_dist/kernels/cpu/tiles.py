@@ -14,6 +14,7 @@ from typing import Any
 
 from numba import njit
 
+from hdnn_dist.kernels.cpu.cache import shared
 from hdnn_dist.kernels.cpu.registers import LARGEST, SQUARE, WIDE, added_rows, new_rows, summed_products
 
 FAST: dict[str, Any] = {
@@ -57,7 +58,7 @@ DIGEST = _digest()  # in the names that functions are cached under
 def called(function):
     """A function that Python calls, compiled and cached."""
     function.__qualname__ = f"{function.__name__}_{DIGEST}"
-    return njit(**CALLED)(function)
+    return shared(njit(**CALLED)(function))
 
 
 def _by_pieces(most, four, two, one):

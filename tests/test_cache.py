@@ -1,0 +1,91 @@
+"""Compiled code on the disk: processes that compile at once, and files that are cut off, never give a wrong result."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numba", reason="numba is not installed")
+
+# Each process compiles one function for a type of its own; what it returns tells which code has run.
+RACE = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from raced import size
+Path(sys.argv[3]).touch()
+while not Path(sys.argv[4]).exists():
+    pass
+x = np.zeros(3, dtype=sys.argv[2])
+assert size(x) == 3 * x.itemsize, (sys.argv[2], size(x))
+assert "came from the cache" not in sys.argv or size.stats.cache_hits, size.stats
+"""
+RACED = """
+from numba import njit
+from hdnn_dist.kernels.cpu.cache import shared
+
+@shared
+@njit(cache=True)
+def size(x):
+    return x.size * x.itemsize
+"""
+TYPES = ("int8", "int16", "float32", "float64")
+PASS = """
+import torch
+from hdnn_dist import HDNN, CommunicationGraph, connect, place
+net = HDNN(place(CommunicationGraph.ring(8), connect("local")), 2, 3)
+print(net.kernel_for(5))
+"""
+
+
+def start(code: str, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    variables = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rounds(folder: Path, count: int) -> None:
+    for number in range(count):
+        here, cache = folder / str(number), folder / f"cache{number}"
+        here.mkdir()
+        (here / "raced.py").write_text(RACED)
+        ready, go = [here / f"ready-{kind}" for kind in TYPES], here / "go"
+        started = [
+            start(RACE, cache, str(here), kind, str(flag), str(go)) for kind, flag in zip(TYPES, ready, strict=True)
+        ]
+        while not all(flag.exists() for flag in ready):
+            assert all(process.poll() is None for process in started)
+        go.touch()
+        for process in started:
+            assert process.communicate(timeout=120)[1] == ""
+        for kind in TYPES:  # an entry may have been lost; none may be another one's
+            again = start(RACE, cache, str(here), kind, str(here / "again"), str(go))
+            assert again.communicate(timeout=120)[1] == ""
+
+
+def test_functions_that_are_compiled_at_once(tmp_path: Path) -> None:
+    rounds(tmp_path, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_functions_that_are_compiled_at_once_in_many_rounds(tmp_path: Path) -> None:
+    rounds(tmp_path, 20)
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+def test_a_file_that_is_cut_off_is_compiled_again(suffix: str, tmp_path: Path) -> None:
+    """The line names the file; the next process finds it mended."""
+    outcomes = [start(PASS, tmp_path).communicate(timeout=250)]
+    for path in tmp_path.rglob(f"*{suffix}"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    outcomes += [start(PASS, tmp_path).communicate(timeout=250) for _ in range(2)]
+    assert [output.strip() for output, _ in outcomes] == ["fused"] * 3
+    assert "is damaged" in outcomes[1][1]
+    assert suffix in outcomes[1][1]
+    assert "damaged" not in outcomes[2][1]
