@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from threading import RLock
 from typing import Any
@@ -83,15 +83,14 @@ class Passes:
         """What leads an input (batch, local features[, positions...]) through these layers."""
         return self.stepper(x.numel() // x.shape[1], x.dtype) if layers and x.numel() else Identity()
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
+    def one(self) -> AbstractContextManager[object]:
         """One pass at a time, whatever the thread; its buffers can be written to outside inference mode too."""
-        with self.lock:
-            if not torch.is_inference_mode_enabled():
-                yield
-                return
-            with torch.inference_mode(False), torch.no_grad():
-                yield
+        return self._outside_inference_mode() if torch.is_inference_mode_enabled() else self.lock
+
+    @contextmanager
+    def _outside_inference_mode(self) -> Iterator[None]:
+        with self.lock, torch.inference_mode(False), torch.no_grad():
+            yield
 
     def _make(self, width: int, dtype: torch.dtype) -> Propagator:
         return propagator(self.system, width, dtype, self.kernel)
