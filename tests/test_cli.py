@@ -425,6 +425,30 @@ class TestProcess:
         assert (done.returncode, done.stdout) == (2, "")
         assert one_line(done.stderr).startswith("hdnn-dist: error: config file none.toml does not exist")
 
+    @pytest.mark.parametrize(
+        ("words", "line"),
+        [
+            (["--nope"], "No such option: --nope; see hdnn-dist --help"),
+            (["train", "--nope"], "No such option: --nope; see hdnn-dist train --help"),
+            (["train", "--set"], "Option '--set' requires an argument; see hdnn-dist"),
+            (["trian"], "No such command 'trian'"),
+            (["topology"], "Missing argument 'NAME_OR_FILE'; see hdnn-dist topology --help"),
+            (["train", "--set", "network.layers=2147483647"], "layers of 16 features need "),
+        ],
+    )
+    def test_a_slip_is_one_line(self, tmp_path: Path, words: list[str], line: str) -> None:
+        """In usage as in the config; nothing is left behind."""
+        command = [sys.executable, "-m", "hdnn_dist", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert line in one_line(done.stderr)
+        assert not names(tmp_path)
+
+    def test_without_arguments_it_shows_its_help(self) -> None:
+        done = subprocess.run([sys.executable, "-m", "hdnn_dist"], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0
+        assert "Train Hamiltonian deep neural networks" in done.stdout
+
     def test_ctrl_c_ends_a_run_in_order(self, tmp_path: Path) -> None:
         """Status 130, one line, and every file that is there is whole."""
         command = [*self.COMMAND, *settings("epochs=1000000"), "--run-dir", str(tmp_path)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdnn_dist.training.config import Config, ConfigError, dump_config, known_keys, load_config
@@ -117,6 +118,30 @@ def test_every_key_that_is_known_can_be_set() -> None:
             load_config(None, [f"{key}.x=1"])
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_text("epochs = 3\n", encoding="utf-8-sig")
+    assert load_config(tmp_path / "marked.toml").epochs == 3
+
+
+SCALARS = st.one_of(
+    st.integers(), st.floats(), st.booleans(), st.text(max_size=20), st.sampled_from([2**31, 2**63, 1e308])
+)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+
+
+@given(st.sampled_from(known_keys()) | st.text(max_size=20), VALUES)
+@settings(max_examples=400, deadline=None)
+def test_any_value_is_taken_or_refused_in_one_line(key: str, value: object) -> None:
+    """Numbers of all sizes, text, lists, and keys that are none."""
+    said = "--set"
+    try:
+        load_config(None, [f"{key}={json.dumps(value)}"])
+    except ConfigError as error:
+        said = str(error)
+    assert said.startswith("--set")
+    assert len(said.splitlines()) == 1
+
+
 WRONG: dict[str, tuple[str, str]] = {
     "a slip": ("epoch=3", "unknown key 'epoch': did you mean 'epochs'?"),
     "a slip in a section": ("network.layer=3", "unknown key 'network.layer': did you mean 'network.layers'?"),
@@ -125,6 +150,18 @@ WRONG: dict[str, tuple[str, str]] = {
         "unknown key 'netwrok.layers': did you mean 'network.layers'?",
     ),
     "no section": ("layers=3", "unknown key 'layers': did you mean 'network.layers'?"),
+    "no section, and short": ("at=all", "unknown key 'at': did you mean 'readout.at'?"),
+    "like no key": ("zzzqqq=1", "unknown key 'zzzqqq': there are seed, dtype, epochs, "),
+    "like no key of a section": ("data.zzzqqq=1", "unknown key 'data.zzzqqq': there are data.name, "),
+    "astronomically many layers": ("network.layers=99999999999", "should be less than or equal to 2147483647"),
+    "astronomically many epochs": ("epochs=99999999999999999999", "should be less than or equal to 2147483647"),
+    "a batch of any size": ("batch_size=99999999999999999999", "should be less than or equal to 2147483647"),
+    "more threads than any machine": ("threads=1000000000", "threads is 1000000000: it should be less than or equal"),
+    "momentum that grows": ("optimizer.momentum=2", "optimizer.momentum is 2: it should be less than 1"),
+    "a decay that grows": (
+        "optimizer.decay=1e9",
+        "optimizer.decay is 1000000000.0: it should be less than or equal to 1",
+    ),
     "text for a number": ("network.layers=many", "network.layers is 'many': it should be a whole number"),
     "a fraction": ("epochs=1.5", "epochs is 1.5: it should be a whole number"),
     "a truth value": ("seed=true", "seed is True: it should be a whole number"),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import typer
 
 from hdnn_dist.cli import bench, inspect, reproduce, train
+from hdnn_dist.cli.shell import WRONG_INPUT
+
+UsageError: Any = typer.BadParameter.__base__  # which typer has no public name for
 
 app = typer.Typer(
     help="Train Hamiltonian deep neural networks whose agents talk to their graph neighbours only.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -24,5 +29,10 @@ for command in (
 
 
 def main() -> None:
-    """The entry point of the command."""
-    app(prog_name="hdnn-dist")
+    """The entry point of the command; without arguments it shows its help. A slip in usage is one line, like others."""
+    try:
+        sys.exit(app(sys.argv[1:] or ["--help"], prog_name="hdnn-dist", standalone_mode=False))
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "hdnn-dist"
+        sys.stderr.write(f"hdnn-dist: error: {error.format_message().rstrip('.')}; see {command} --help\n")
+        sys.exit(WRONG_INPUT)

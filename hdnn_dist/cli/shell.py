@@ -46,7 +46,7 @@ def reported(kept: str = "the run folder holds what was finished") -> Iterator[N
     except ValueError as error:
         leave(f"error: {error}", WRONG_INPUT)
     except (TransportError, RankError, DivergenceError, OSError, MemoryError) as error:
-        leave(f"failed: {error}", FAILED)
+        leave(f"failed: {str(error) or 'out of memory'}", FAILED)
     except KeyboardInterrupt:
         leave(f"interrupted; {kept}", INTERRUPTED)
 

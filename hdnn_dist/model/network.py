@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from hdnn_dist.propagation.activations import told as told_activation
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.system import System, Weights
-from hdnn_dist.support.arguments import positive_number, whole
+from hdnn_dist.support.arguments import positive_number, require_memory, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
 
@@ -102,6 +103,8 @@ class HDNN(nn.Module):
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
         self.layers, self.store_every = whole("layers", layers), whole("store_every", store_every)
+        most = int(np.bincount(agents.owner, self.features).max())  # of any rank, so that all of them refuse
+        require_memory(f"{self.layers} layers of {most} features", 8 * self.layers * most)
         self.step, self.seed = positive_number("step", step), seed
         self.stack = build_stack(agents, self.architecture, self.features, self.layers, pattern, graphs)
         weights = draw_layers(self.stack, seed, initial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 
@@ -31,6 +32,16 @@ def whole(name: str, value: object, least: int = 1) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}: expected a whole number of at least {least}")
     return int(value)
+
+
+def require_memory(what: str, size: int) -> None:
+    """``ValueError`` for what needs more bytes than this machine has, before a part of it is there."""
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > available:
+        raise ValueError(
+            f"{what} need {size / 2**30:,.0f} GiB of memory at least, and this machine has {available / 2**30:,.0f}: "
+            "ask for less"
+        )
 
 
 def seed_number(seed: object, name: str = "seed") -> int:

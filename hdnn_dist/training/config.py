@@ -16,8 +16,8 @@ from pydantic_core import ErrorDetails
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-
+MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=1, le=MOST)]
 
 OWN_KEYS = ("graph", "threads", "data.root", "network.kernel")  # which may differ from rank to rank
 
@@ -95,9 +95,9 @@ class OptimizerConfig(Section):
     name: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Positive = 0.05
     weight_decay: NotNegative = 0.0
-    momentum: NotNegative = 0.9
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["one_cycle", "cosine", "exponential", "constant"] = "one_cycle"
-    decay: Positive = 0.8
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.8
     clip: Positive | None = None
 
 
@@ -124,9 +124,9 @@ class Config(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     dtype: Literal["float32", "float64"] = "float32"
-    epochs: Annotated[int, Field(ge=0)] = 50
+    epochs: Annotated[int, Field(ge=0, le=MOST)] = 50
     batch_size: Count = 125
-    threads: Count = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     record_gradients: bool = False
     check_finite: bool = False
     timeout: Positive = 300.0
@@ -168,7 +168,7 @@ def dump_config(config: Config) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"config file {path} does not exist: give an existing TOML file, or none") from None
     except OSError as error:
@@ -246,8 +246,12 @@ def _declared(location: Sequence[int | str]) -> tuple[list[str], str | None]:
 def _unknown_key(key: str, given: Any) -> str:
     if isinstance(given, dict) and given:
         key += f".{next(iter(given))}"
-    near = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.0)[0]
-    return f"unknown key {key!r}: did you mean {near!r}?"
+    keys, section = known_keys(), key.rpartition(".")[0]
+    ends = [name for name in keys if name.endswith(f".{key}")]
+    if near := ends or difflib.get_close_matches(key, keys, n=1, cutoff=0.6):
+        return f"unknown key {key!r}: did you mean {near[0]!r}?"
+    beside = [name for name in keys if section and name.startswith(f"{section}.")] or list(Config.model_fields)
+    return f"unknown key {key!r}: there are {', '.join(beside)}"
 
 
 def known_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:
