@@ -32,6 +32,27 @@ def test_metis_cuts_few_edges() -> None:
     assert (owner[graph.edges[:, 0]] != owner[graph.edges[:, 1]]).sum() == 1
 
 
+@pytest.mark.parametrize(("graph", "ranks"), [("torus:6x6", 11), ("grid:6x6", 13), ("erdos_renyi:20,0.3", 15)])
+def test_bisection_serves_where_metis_leaves_a_rank_empty(graph: str, ranks: int) -> None:
+    """And cuts fewer edges than ranks in order."""
+    pytest.importorskip("pymetis")
+    given = CommunicationGraph.parse(graph)
+    cuts = {}
+    for method in ("metis", "contiguous"):
+        owner = place(given, Seat(0, ranks), method).owner
+        assert set(owner.tolist()) == set(range(ranks))
+        cuts[method] = (owner[given.edges[:, 0]] != owner[given.edges[:, 1]]).sum()
+    assert cuts["metis"] < cuts["contiguous"]
+
+
+def test_a_placement_that_metis_does_not_find_is_said_by_one_rank(recwarn: pytest.WarningsRecorder) -> None:
+    pytest.importorskip("pymetis")
+    graph = CommunicationGraph.ring(20)
+    placed = [place(graph, Seat(rank, 19), "metis") for rank in range(19)]
+    assert placed[0].owner.tolist() == place(graph, Seat(0, 19), "contiguous").owner.tolist()
+    assert [str(said.message)[:38] for said in recwarn] == ["METIS leaves a rank without agents: 20"]
+
+
 def test_one_agent_a_rank_is_in_order() -> None:
     assert place(CommunicationGraph.ring(8), Seat(0, 8)).owner.tolist() == list(range(8))
 

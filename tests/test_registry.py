@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -84,3 +85,13 @@ def test_without_numba_the_portable_kernel_trains(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert "the slower torch kernel serves" in ended.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["epochs"] == 2
+
+
+def test_numba_that_does_not_compile_serves_no_kernel(tmp_path: Path) -> None:
+    """Of no network, whole or with exchanges between its layers."""
+    sizes = [word for key in ("epochs=1", "data.samples=200", "network.layers=4") for word in ("--set", key)]
+    command = [sys.executable, "-m", "hdnn_dist", "train", *sizes, "--run-dir", str(tmp_path / "run")]
+    variables = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False, env=variables)
+    assert ended.returncode == 0, ended.stderr
+    assert "as NUMBA_DISABLE_JIT is set); the slower torch kernel serves" in ended.stderr

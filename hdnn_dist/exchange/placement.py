@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,10 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.arguments import unknown
 
 METHODS = ("auto", "metis", "contiguous")
+
+
+class PlacementWarning(UserWarning):
+    """The agents are placed in another way than asked for."""
 
 
 class Agents:
@@ -59,9 +64,10 @@ class Agents:
 def place(graph: CommunicationGraph, world: World, method: str | Sequence[int] = "auto") -> Agents:
     """Give every agent a rank.
 
-    ``method``: ``"metis"`` (few edges between ranks; needs pymetis), ``"contiguous"``, ``"auto"`` (METIS
-    where it is installed and a rank holds more than one agent, contiguous otherwise), or the rank of each
-    agent as a list. Every rank must pass the same. Raises ``ValueError`` when a rank would be left empty.
+    ``method``: ``"metis"`` (few edges between ranks; needs pymetis; a ``PlacementWarning`` where it leaves a rank
+    empty and the agents are placed in order), ``"contiguous"``, ``"auto"`` (METIS where it is installed and a rank
+    holds more than one agent, contiguous otherwise), or the rank of each agent as a list. Every rank must pass the
+    same. Raises ``ValueError`` when a rank would be left empty.
     """
     if not isinstance(world, World):
         raise TypeError(f"world is {world!r}: expected what hdnn_dist.connect() returns")
@@ -73,7 +79,10 @@ def _same_owners(graph: CommunicationGraph, world: World, method: str | Sequence
     """(agents,) as ``owners``; what is refused or found otherwise on one rank, METIS on one machine only, on all."""
     refused: ValueError | None = None
     try:
-        owner = owners(graph, world.size, method)
+        with warnings.catch_warnings():
+            if world.rank:
+                warnings.simplefilter("ignore", PlacementWarning)  # one rank says it
+            owner = owners(graph, world.size, method)
     except ValueError as error:
         refused, owner = error, np.empty(0, dtype=np.int64)
     same_in_world(world, {"owners of the agents": owner.tolist() if refused is None else f"refused ({refused})"})
@@ -108,15 +117,26 @@ def _contiguous(agents: int, ranks: int) -> np.ndarray:
 
 
 def _metis(graph: CommunicationGraph, ranks: int) -> np.ndarray:
-    """METIS's parts, numbered by their lowest agent; contiguous where METIS leaves a part empty."""
+    """METIS's parts, numbered by their lowest agent.
+
+    Where its partition into so many parts leaves one empty, that by recursive bisection; where this does too,
+    contiguous parts, with a ``PlacementWarning``.
+    """
     import pymetis
 
     adjacency = [graph.neighbours(agent) for agent in range(graph.agents)]
-    part = np.asarray(pymetis.part_graph(ranks, adjacency=adjacency)[1])
-    _, first, part = np.unique(part, return_index=True, return_inverse=True)
-    if len(first) < ranks:
-        return _contiguous(graph.agents, ranks)
-    return np.argsort(np.argsort(first))[part]
+    for recursive in (None, True):
+        part = np.asarray(pymetis.part_graph(ranks, adjacency=adjacency, recursive=recursive)[1])
+        _, first, part = np.unique(part, return_index=True, return_inverse=True)
+        if len(first) == ranks:
+            return np.argsort(np.argsort(first))[part]
+    warnings.warn(
+        f"METIS leaves a rank without agents: {graph.agents} agents are placed on {ranks} ranks in their order, which "
+        "can cut more edges; give 'contiguous' or a list of ranks to choose this yourself",
+        PlacementWarning,
+        stacklevel=2,
+    )
+    return _contiguous(graph.agents, ranks)
 
 
 def _by_hand(graph: CommunicationGraph, ranks: int, owner: Sequence[int]) -> np.ndarray:

@@ -12,7 +12,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numba
 from numba.core.caching import IndexDataCacheFile
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ImportError("numba compiles nothing, as NUMBA_DISABLE_JIT is set")
 
 log = logging.getLogger("hdnn_dist")
 
