@@ -365,6 +365,18 @@ class TestTopology:
         assert f"4 rounds, 24 messages, {24 * 2 * 10 * 4:,} bytes" in result.stdout
         assert picture.exists()
 
+    def test_a_clean_file_of_links_both_ways(self, tmp_path: Path) -> None:
+        """A config can name what ``--merge --save`` writes, over which nothing is written without ``--overwrite``."""
+        given, clean = tmp_path / "given.edges", tmp_path / "clean.edges"
+        given.write_text("0 1\n1 0\n1 2\n2 2\n")
+        words = ["topology", str(given), "--merge", "--save", str(clean), "--picture", str(tmp_path / "given.png")]
+        assert (hdnn_dist(*words).exit_code, clean.read_text()) == (0, "# agents: 3\n0 1\n1 2\n")
+        assert hdnn_dist("check", "--set", f"graph={clean}").exit_code == 0
+        again = hdnn_dist(*words)
+        assert (again.exit_code, again.stdout) == (2, "")
+        assert "the file exists; choose another, or pass --overwrite" in one_line(again.stderr)
+        assert hdnn_dist(*words, "--overwrite").exit_code == 0
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -372,6 +384,9 @@ class TestTopology:
             (("ring:8", "--features", "3"), "an even number, such as 4"),
             (("ring:8", "--architecture", "H3"), "unknown architecture 'H3'"),
             (("ring:8", "--picture", "none/ring.png"), "the folder none does not exist"),
+            (("ring:8", "--save", "none/ring.edges"), "none/ring.edges cannot be written: No such file or directory"),
+            (("ring:8", "--save", "ring.png"), "graph file ring.png has suffix '.png', expected one of .edges"),
+            (("ring:8", "--merge"), "graph file ring:8 has suffix ''"),
         ],
     )
     def test_bad_input(

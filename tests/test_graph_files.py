@@ -158,8 +158,11 @@ def test_graphml_of_other_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (graphml(["0", "1"], [("0", "1")], "directed"), "directed, expected undirected"),
-        (graphml(["0", "1"], [("0", "1"), ("1", "0")]), "an edge is given twice"),
+        (graphml(["0", "1"], [("0", "1")], "directed"), "directed, expected undirected and simple, not like 0 to 1; "),
+        (
+            graphml(["0", "1"], [("0", "1"), ("1", "0")]),
+            "given twice.*, not like 0 and 1; .*--merge --save",
+        ),
         (graphml(["0", "1"], [("0", "1"), ("1", "2")]), "2 nodes are declared, but nodes and edges name 3"),
         (graphml(["0", "1", "2"], [("0", "1")]), "agents 0 and 2 are not connected"),
     ],
@@ -171,6 +174,37 @@ def test_graphml_that_is_no_communication_graph(tmp_path: Path, text: str, messa
     with pytest.raises(ValueError, match=message) as caught:
         CommunicationGraph.load(file)
     assert str(caught.value).startswith(f"{file}")
+
+
+LINKS = [("0", "1"), ("1", "0"), ("1", "2"), ("1", "2"), ("2", "2")]
+
+
+@pytest.mark.parametrize("direction", ["directed", "undirected"])
+def test_merged_graphml(tmp_path: Path, direction: str) -> None:
+    """Every link once, whatever its direction, and no loop."""
+    file = tmp_path / "zoo.graphml"
+    file.write_text(graphml(["0", "1", "2"], LINKS, direction))
+    assert CommunicationGraph.load(file, merge=True) == CommunicationGraph.path(3)
+
+
+@pytest.mark.parametrize("kind", [{}, {"multigraph": True}, {"directed": True}, {"directed": True, "multigraph": True}])
+def test_merged_json(tmp_path: Path, kind: dict[str, bool]) -> None:
+    file = tmp_path / "zoo.json"
+    links = [{"source": int(one), "target": int(other)} for one, other in LINKS]
+    file.write_text(json.dumps({**kind, "nodes": [{"id": node} for node in range(3)], "edges": links}))
+    with pytest.raises(ValueError, match=r"zoo\.json"):
+        CommunicationGraph.load(file)
+    assert CommunicationGraph.load(file, merge=True) == CommunicationGraph.path(3)
+
+
+def test_merged_edge_list(tmp_path: Path) -> None:
+    file = tmp_path / "zoo.edges"
+    file.write_text("".join(f"{one} {other}\n" for one, other in LINKS))
+    with pytest.raises(ValueError, match=r"line 5: edge \(2, 2\) is a self-loop"):
+        CommunicationGraph.load(file)
+    assert CommunicationGraph.load(file, merge=True) == CommunicationGraph.path(3)
+    file.write_text("# agents: 1\n")
+    assert CommunicationGraph.load(file, merge=True).agents == 1
 
 
 def test_json_of_older_networkx(tmp_path: Path) -> None:

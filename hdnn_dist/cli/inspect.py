@@ -60,13 +60,25 @@ def topology(
     batch: Annotated[int, typer.Option(min=1, help="Samples of a minibatch.")] = 125,
     architecture: Annotated[str, typer.Option(help="Architecture whose messages are counted.")] = "H2",
     picture: Annotated[Path | None, typer.Option(help="Where to draw it; default NAME.png.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw over a file that is not of ours.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Draw over a file that is not of ours; save over one that is there.")
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Of a file: one edge for links both ways or several; none to itself.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Write the graph there: .edges, .graphml or .json, for a config to name.")
+    ] = None,
 ) -> None:
     """Describe a communication graph, what a layer costs on it, and draw it."""
     with reported():
-        known = CommunicationGraph.parse(graph)
+        known = CommunicationGraph.load(graph, merge=True) if merge else CommunicationGraph.parse(graph)
+        if save is not None and save.exists() and not overwrite:
+            raise ValueError(f"--save {save}: the file exists; choose another, or pass --overwrite")
         drawing = picture or Path(re.sub(r"[^\w.+-]", "_", known.name)[:LONGEST_NAME] + ".png")
         _check_picture(drawing, overwrite)
+        if save is not None:
+            known.save(save)
         table(_described(known, layer_cost(known, features, batch, architecture=architecture)))
         console.print(f"picture: {draw_graph(known, drawing)}")
 

@@ -86,12 +86,15 @@ class CommunicationGraph:
         return cls._of(topology._replace(name=topology.name or "custom"))
 
     @classmethod
-    def load(cls, path: str | Path) -> CommunicationGraph:
+    def load(cls, path: str | Path, merge: bool = False) -> CommunicationGraph:
         """Read an edge list (.edges, .txt, .edgelist), GraphML (.graphml) or networkx node-link JSON (.json).
+
+        ``merge``: take links of either direction, and several between two agents, as one edge, and leave out links of
+        an agent with itself, which are refused otherwise.
 
         ValueError with the file, for edge lists the line, and the mend.
         """
-        source = graph_files.read(Path(path))
+        source = graph_files.read(Path(path), merge)
         try:
             return cls._of(source.topology)
         except PairError as error:

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +46,12 @@ def is_file(spec: str) -> bool:
     return "/" in spec or os.sep in spec or Path(spec).suffix.lower() in SUFFIXES
 
 
-def read(path: Path) -> Source:
-    """Read a graph by suffix. ValueError with file, line and mend on a file that is missing or malformed."""
+def read(path: Path, merge: bool = False) -> Source:
+    """Read a graph by suffix. ValueError with file, line and mend on a file that is missing or malformed.
+
+    ``merge``: take links of either direction, and several between two agents, as one edge, and leave out links of an
+    agent with itself, which are refused otherwise.
+    """
     suffix = _known_suffix(path)
     try:
         data = path.read_bytes()
@@ -55,8 +60,12 @@ def read(path: Path) -> Source:
     except OSError as error:
         raise ValueError(f"graph file {path} cannot be read: {error.strerror}; name a readable file") from None
     if suffix in EDGE_LISTS:
-        return _parse_edge_list(path, data)
-    graph = _parse_json(path, data) if suffix == ".json" else _parse_graphml(path, data)
+        source = _parse_edge_list(path, data)
+        return Source(_merged_pairs(source.topology), []) if merge else source
+    graph = _parse_json(path, data, merge) if suffix == ".json" else _parse_graphml(path, data)
+    if merge:
+        graph = nx.Graph(graph)
+        graph.remove_edges_from(list(nx.selfloop_edges(graph)))
     try:
         topology = numbered(_with_whole_labels(graph))
     except ValueError as error:
@@ -83,13 +92,31 @@ def numbered(graph: nx.Graph) -> Topology:
     multigraph, and where only some nodes have a ``pos``.
     """
     if graph.is_directed() or graph.is_multigraph():
-        kind = "directed" if graph.is_directed() else "a multigraph (or an edge is given twice)"
-        raise ValueError(f"the graph is {kind}, expected undirected and simple; convert it with networkx.Graph(graph)")
+        raise ValueError(_not_simple(graph))
     nodes = _ordered(graph)
     agent = {node: number for number, node in enumerate(nodes)}
     edges = np.array([(agent[one], agent[other]) for one, other in graph.edges], dtype=np.int64).reshape(-1, 2)
     name = graph.graph.get("name")
     return Topology(name if isinstance(name, str) else "", len(nodes), edges, _positions(graph, nodes))
+
+
+def _not_simple(graph: nx.Graph) -> str:
+    links = list(graph.edges())
+    if graph.is_directed():
+        kind, which = "directed", [f"{one!r} to {other!r}" for one, other in links]
+    else:
+        kind = "a multigraph (or an edge is given twice)"
+        which = [f"{one!r} and {other!r}" for (one, other), times in Counter(links).items() if times > 1]
+    first = f", not like {', '.join(which[:2])}" if which else ""
+    return (
+        f"the graph is {kind}, expected undirected and simple{first}; convert it with networkx.Graph(graph), or a file "
+        "with hdnn-dist topology FILE --merge --save NEW.edges"
+    )
+
+
+def _merged_pairs(topology: Topology) -> Topology:
+    low, high = topology.edges.min(axis=1, initial=topology.agents), topology.edges.max(axis=1, initial=-1)
+    return topology._replace(edges=np.unique(np.column_stack([low, high])[low < high], axis=0))
 
 
 def _ordered(graph: nx.Graph) -> list[Any]:
@@ -155,7 +182,7 @@ def _header_agents(place: str, text: str, earlier: int) -> int:
     return int(text)
 
 
-def _parse_json(path: Path, data: bytes) -> nx.Graph:
+def _parse_json(path: Path, data: bytes, merge: bool) -> nx.Graph:
     try:
         content = json.loads(_text(path, data))
     except json.JSONDecodeError as error:
@@ -167,7 +194,7 @@ def _parse_json(path: Path, data: bytes) -> nx.Graph:
     except _MALFORMED as error:
         raise ValueError(_no_graph(path, "node-link JSON", error)) from None
     _check_count(path, nodes, graph)
-    if links != graph.number_of_edges():
+    if links != graph.number_of_edges() and not merge:
         raise ValueError(f"{path}: {links - graph.number_of_edges()} of {links} edges repeat others; keep one of each")
     return graph
 
