@@ -27,6 +27,7 @@ from hdnn_dist import cli
 from hdnn_dist.analysis import analyze as analysing
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import TransportError
+from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.training.config import load_config
 
@@ -408,6 +409,26 @@ class TestAnalyze:
         result = hdnn_dist("analyze")
         assert (result.exit_code, result.stdout) == (2, "")
         assert one_line(result.stderr).startswith("hdnn-dist: error: RUN is missing: give the folder")
+
+    @pytest.mark.parametrize("later", ["0 1\n1 2\n2 3\n", None], ids=["changed", "gone"])
+    def test_a_run_keeps_the_graph_that_it_was_trained_on(
+        self, later: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        given, run = tmp_path / "mine.edges", tmp_path / "run"
+        given.write_text("0 1\n0 2\n0 3\n")
+        assert hdnn_dist("train", *settings("graph=mine.edges"), "--run-dir", "run").exit_code == 0
+        if later is None:
+            given.unlink()
+        else:
+            given.write_text(later)
+        kept = CommunicationGraph.load(run / "graph.json")
+        assert (kept, kept.name) == (CommunicationGraph.star(4), "mine")
+        assert hdnn_dist("analyze", "run").exit_code == 0
+        again = hdnn_dist("train", *settings("graph=run/graph.json"), "--run-dir", "run", "--overwrite")
+        assert (again.exit_code, CommunicationGraph.load(run / "graph.json")) == (0, kept)
+        assert hdnn_dist("train", *settings("graph=path:4"), "--run-dir", "run", "--overwrite").exit_code == 0
+        assert "graph.json" not in names(run)
 
     @pytest.mark.parametrize("name", ["counterexample", "depth", "controls"])
     def test_a_file_for_a_folder_is_refused_before_anything_is_computed(

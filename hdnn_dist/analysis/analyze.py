@@ -30,7 +30,7 @@ from hdnn_dist.plots.sensitivity import (
     draw_singular_values,
 )
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
-from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES
+from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, graph_of
 from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import load_config
@@ -135,7 +135,7 @@ def _trained(path: Path, world: World) -> Job:
             f"{path} is no run folder, it has no {CONFIG}: give the folder of a run, or one of {', '.join(NAMED)}"
         )
     config = load_config(path / CONFIG, ["dtype=float64"])
-    job = build(config, CommunicationGraph.parse(config.graph), world)
+    job = build(config, graph_of(path, config), world)
     with agreed(job.head.everyone):
         load_weights(job.net, job.others, path / CHECKPOINTS)
     return job

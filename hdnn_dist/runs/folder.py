@@ -2,6 +2,8 @@
 
 With ``record_gradients`` also gradients.jsonl, a line for every step that was recorded: {"step": 1, "norms": [...]}.
 
+Where the graph comes from a file, graph.json holds the graph as it was.
+
 The weights, in checkpoints/, are written by every rank for its own agents.
 """
 
@@ -16,6 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.files import is_file
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, remove_weights
 from hdnn_dist.runs.pictures import PICTURES
 from hdnn_dist.support.files import write_whole
@@ -29,6 +33,7 @@ except ImportError:  # a system without it: two runs that are given one folder a
 
 HEADER = "# The config of this run, resolved by hdnn-dist; to run it again, give it to 'hdnn-dist train'.\n"
 CONFIG, METRICS, GRADIENTS, SUMMARY = "config.toml", "metrics.jsonl", "gradients.jsonl", "summary.json"
+GRAPH = "graph.json"
 ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (
     "analysis.json",
     "bsm_norm.png",
@@ -46,15 +51,18 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Config, overwrite: bool = False) -> None:
         _check_folder(path, overwrite)
+        graph = CommunicationGraph.parse(config.graph) if is_file(config.graph) else None
         path.mkdir(parents=True, exist_ok=True)
         self._release = _hold(path)
-        for name in (SUMMARY, GRADIENTS, *PICTURES, *ANALYSES):  # of an earlier run
+        for name in (SUMMARY, GRADIENTS, GRAPH, *PICTURES, *ANALYSES):  # of an earlier run
             (path / name).unlink(missing_ok=True)
         remove_weights(path / CHECKPOINTS)
         self.path = path
         self._texts = {METRICS: "", GRADIENTS: ""}
         write_whole(path / CONFIG, HEADER + dump_config(config))
         write_whole(path / METRICS, "")
+        if graph is not None:
+            graph.save(path / GRAPH)
 
     @classmethod
     def new(cls, path: Path, config: Config) -> RunFolder:
@@ -82,6 +90,12 @@ class RunFolder:
         """Write summary.json, the last file of a run."""
         write_whole(self.path / SUMMARY, json.dumps(summary, indent=2) + "\n")
         self._release()
+
+
+def graph_of(path: Path, config: Config) -> CommunicationGraph:
+    """The graph of the run in a folder, whatever has become of the file that it was read from."""
+    own = path / GRAPH
+    return CommunicationGraph.load(own) if own.is_file() else CommunicationGraph.parse(config.graph)
 
 
 def _check_folder(path: Path, overwrite: bool) -> None:
