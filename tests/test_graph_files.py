@@ -128,6 +128,12 @@ def test_edge_list_by_hand(tmp_path: Path) -> None:
         ),
         ("bad.graphml", "<graphml", "not a graph in GraphML"),
         ("bad.graphml", "<html></html>", "not a graph in GraphML"),
+        ("bad.graphml", "<graphml><graph/></graphml>", "its elements have no namespace: write <graphml xmlns="),
+        (
+            "bad.graphml",
+            '<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph><node id="0"/></graph><graph/></graphml>',
+            "it holds 2 graphs: keep one of them",
+        ),
     ],
 )
 def test_malformed_json_and_graphml(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -205,6 +211,14 @@ def test_merged_edge_list(tmp_path: Path) -> None:
     assert CommunicationGraph.load(file, merge=True) == CommunicationGraph.path(3)
     file.write_text("# agents: 1\n")
     assert CommunicationGraph.load(file, merge=True).agents == 1
+
+
+@pytest.mark.parametrize("edges", [None, []])
+def test_links_beside_no_edges(tmp_path: Path, edges: list | None) -> None:
+    file = tmp_path / "both.json"
+    links = [{"source": 0, "target": 1}, {"source": 1, "target": 2}]
+    file.write_text(json.dumps({"nodes": [{"id": node} for node in range(3)], "links": links, "edges": edges}))
+    assert CommunicationGraph.load(file) == CommunicationGraph.path(3)
 
 
 def test_json_of_older_networkx(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from hdnn_dist.support.files import write_whole
 
 EDGE_LISTS = (".edges", ".txt", ".edgelist")
 SUFFIXES = (*EDGE_LISTS, ".graphml", ".json")
+GRAPHML = "http://graphml.graphdrawing.org/xmlns"
 
 _EDGE = re.compile(r"\s*([0-9]{1,10})\s+([0-9]{1,10})\s*")
 _HEADER = re.compile(r"#\s*agents:\s*(.*?)\s*")
@@ -187,7 +188,8 @@ def _parse_json(path: Path, data: bytes, merge: bool) -> nx.Graph:
         content = json.loads(_text(path, data))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); save the graph anew") from None
-    edges = "links" if isinstance(content, dict) and "edges" not in content else "edges"  # networkx < 3.4 wrote links
+    older = isinstance(content, dict) and not content.get("edges") and ("links" in content or "edges" not in content)
+    edges = "links" if older else "edges"  # networkx < 3.4 wrote links, other programs both
     try:
         graph = nx.node_link_graph(content, directed=False, multigraph=False, edges=edges)
         nodes, links = len(content["nodes"]), len(content[edges])
@@ -201,8 +203,13 @@ def _parse_json(path: Path, data: bytes, merge: bool) -> nx.Graph:
 
 def _parse_graphml(path: Path, data: bytes) -> nx.Graph:
     try:
+        tags = Counter(element.tag for element in ElementTree.fromstring(data).iter())
+        if "graph" in tags:
+            raise ValueError(f"its elements have no namespace: write <graphml xmlns={GRAPHML!r}>")
+        if (graphs := tags[f"{{{GRAPHML}}}graph"]) > 1:
+            raise ValueError(f"it holds {graphs} graphs: keep one of them")
         graph = nx.read_graphml(io.BytesIO(data))
-        nodes = sum(element.tag.endswith("}node") for element in ElementTree.fromstring(data).iter())
+        nodes = tags[f"{{{GRAPHML}}}node"]
     except _MALFORMED as error:
         raise ValueError(_no_graph(path, "GraphML", error)) from None
     _check_count(path, nodes, graph)
