@@ -5,10 +5,7 @@ usage: battery.py FOLDER. Writes FOLDER/RANK.json, check -> "ok" or the tracebac
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
-import traceback
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +13,10 @@ import pytest
 import torch
 from golden import GOLDEN, check_against_published
 from problems import TOLERANCE, Problem, check_against_oracle, check_readout, local_rows, relative_error
+from rank_checks import main
 from torch import Tensor
 
-from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, connect, place
+from hdnn_dist import HDNN, Agents, CommunicationGraph, Readout, place
 from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.effects import effects
 from hdnn_dist.analysis.lanczos import extremes
@@ -391,22 +389,5 @@ CHECKS = (
 )  # fmt: skip
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    results: dict[str, str] = {}
-    failed: dict[str, str] = {}
-    with connect() as world:
-        for check in CHECKS:
-            try:
-                check(world)
-                results[check.__name__] = "ok"
-            except Exception:
-                failed[check.__name__] = traceback.format_exc()
-                break
-        (folder / f"{world.rank}.json").write_text(json.dumps({"transport": world.transport, **results, **failed}))
-        if len(results) < len(CHECKS):
-            sys.exit(1)  # ends the job: the other ranks wait in an exchange that will not come
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(CHECKS)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 from jobs import run
 from problems import local_rows
+from rank_checks import main
 from torch import Tensor
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
@@ -265,21 +264,5 @@ def test_weights_come_before_the_state_that_they_spoil() -> None:
     assert len(set(orders)) == len(orders)
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    found: dict[str, str] = {}
-    with connect() as world:
-        for check in CHECKS:
-            try:
-                check(world)
-                found[check.__name__] = "ok"
-            except Exception:
-                found[check.__name__] = traceback.format_exc()
-                break
-        (folder / f"{world.rank}.json").write_text(json.dumps(found))
-        if set(found.values()) != {"ok"}:
-            sys.exit(1)  # ends the job: the other rank waits in an exchange that will not come
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(CHECKS)
