@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +18,7 @@ from problems import Problem, dense_answer, relative_error
 from torch import Tensor
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, activations, connect, place
+from hdnn_dist.model.propagation import DriftWarning
 
 WORLD = connect("local")
 FEATURES = (2, 4, 2, 6, 2, 4, 8, 2, 4)
@@ -84,11 +87,6 @@ def test_other_choices_of_layers_are_refused(kernel: str, layers: object, error:
             call()
 
 
-def test_an_input_that_is_no_tensor_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"input is a list: expected a tensor \(batch, 34\[, positions\.\.\.\]\)"):
-        network()([[0.0] * 34])
-
-
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("architecture", ["H2", "H1-J1", "MS2"])
 def test_threads_that_share_a_network(architecture: str, kernel: str) -> None:
@@ -131,6 +129,52 @@ def test_a_copy_has_buffers_of_its_own(kernel: str) -> None:
 def test_pickling_says_what_to_do_instead() -> None:
     with pytest.raises(TypeError, match=r"cannot be pickled: save state_dict\(\), or a checkpoint"):
         pickle.dumps(network())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("architecture", FAMILY)
+def test_autocast_changes_nothing(architecture: str, kernel: str) -> None:
+    """Forward, loss and backward, also the readout of some agents and a backward pass inside the block."""
+    net = network(architecture, kernel, torch.float32)
+    x, labels = samples(net, 4), torch.tensor([0, 1, 1, 0])
+
+    def gradients(head: Readout, autocast: bool) -> list[Tensor]:
+        net.zero_grad(), head.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            head.loss(net(x), labels).backward()
+            head.backward(net(x), labels)
+            head(net(x)).square().sum().backward()
+            tangent = net.tangent(x, x)
+        return [*tangent, net.weights.grad, head.weights.grad]
+
+    for head in (Readout(net.agents, net), Readout(net.agents, net, at=[3, 1])):
+        for own, cast in zip(gradients(head, False), gradients(head, True), strict=True):
+            assert torch.equal(own, cast)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_stored_states_are_let_go_by_the_backward_pass(kernel: str) -> None:
+    """Of forward Euler, which stores them; the loss may live on, in a list for example."""
+    net = network("H1-J1", kernel)
+    head, labels = Readout(net.agents, net), torch.tensor([0, 1, 1, 0])
+    y = net(samples(net, 4))
+    stored = [weakref.ref(state) for state in y.grad_fn.saved_tensors[4:]]
+    loss = head.loss(y, labels)
+    assert stored
+    assert all(state() is not None for state in stored)
+    loss.backward()
+    assert all(state() is None for state in stored)
+    assert loss.isfinite()
+
+
+def test_a_drift_is_warned_of_once() -> None:
+    """Not with every new number."""
+    net = HDNN(place(GRAPH, WORLD), FEATURES, 40, 0.5, initial="normal", seed=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for scale in (1.0, 2.0, 3.0):
+            net(scale * samples(net, 4)).square().sum().backward()
+    assert [warning.category for warning in caught].count(DriftWarning) == 1
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

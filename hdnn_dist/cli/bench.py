@@ -14,7 +14,7 @@ from hdnn_dist.bench.benchmarks import BENCHMARKS
 from hdnn_dist.bench.cases import Case, Options, cores
 from hdnn_dist.bench.report import Report, Tell, machine
 from hdnn_dist.cli.shell import console, reported
-from hdnn_dist.support.arguments import unknown
+from hdnn_dist.support.arguments import named
 
 progress = Console(stderr=True, markup=False, emoji=False)
 
@@ -41,12 +41,11 @@ def bench(
     threads   speed-up with threads
     """
     with reported(kept="nothing was measured to the end"):
-        if name not in BENCHMARKS:
-            raise unknown("benchmark", name, tuple(BENCHMARKS))
+        benchmark = named("benchmark", name, BENCHMARKS)
         most = cores() if name == "threads" else 1
         options = Options(most if threads is None else threads, quick, tuple(map(Case.parse, cases or ())))
         with _progress() as tell:
-            report = BENCHMARKS[name](options, tell)
+            report = benchmark(options, tell)
         _print(report, as_json)
 
 

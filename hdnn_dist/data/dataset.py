@@ -23,7 +23,7 @@ from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
 from hdnn_dist.data.source import Description, Request, Source, Split, Values
 from hdnn_dist.data.synthetic import SYNTHETIC
-from hdnn_dist.support.arguments import seed_number, unknown
+from hdnn_dist.support.arguments import named, seed_number
 
 SOURCES: dict[str, Source] = {
     **{source.name: source for source in SYNTHETIC},
@@ -119,9 +119,7 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int) -> Iterator[In
 
 
 def _source(name: str) -> Source:
-    if name not in SOURCES:
-        raise unknown("data set", name, SOURCES)
-    return SOURCES[name]
+    return named("data set", name, SOURCES)
 
 
 def _folder(root: str | Path | None) -> Path | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from hdnn_dist.exchange.halo import Halo, HaloBuffer
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.support.arguments import whole
 
 CACHED_WIDTHS = 8
 
@@ -31,7 +32,8 @@ class SumTree:
     """
 
     def __init__(self, agents: Agents, root: int = 0, members: Iterable[int] | None = None) -> None:
-        if not 0 <= root < agents.graph.agents:
+        root = whole("root", root, least=0)
+        if root >= agents.graph.agents:
             raise ValueError(f"root {root} is not an agent: the agents are 0 to {agents.graph.agents - 1}")
         self.agents = agents
         self.root = root

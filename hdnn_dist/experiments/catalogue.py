@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hdnn_dist.experiments import architectures, mnist_channels, mnist_patches, reach, topologies
 from hdnn_dist.experiments.cells import Experiment
-from hdnn_dist.support.arguments import unknown
+from hdnn_dist.support.arguments import named
 
 EXPERIMENTS = {
     experiment.name: experiment
@@ -22,6 +22,4 @@ def experiment_named(name: str | None) -> Experiment:
     """The experiment of this name. Raises ``ValueError``, with the names there are, for none and for an unknown one."""
     if name is None:
         raise ValueError(f"which experiment? there are {', '.join(EXPERIMENTS)}")
-    if name not in EXPERIMENTS:
-        raise unknown("experiment", name, EXPERIMENTS)
-    return EXPERIMENTS[name]
+    return named("experiment", name, EXPERIMENTS)

@@ -6,20 +6,28 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.support.arguments import positive_number, require_type, shown
 
 
 def clip_grad_norm_(parameters: Iterable[nn.Parameter], max_norm: float, tree: SumTree) -> None:
     """Scale all gradients, of any shape, so that their norm over all agents is at most ``max_norm``.
 
     In place of ``torch.nn.utils.clip_grad_norm_``, which knows this rank's alone. ``tree``: ``net.tree``; one sum along
-    it, every rank has to call it.
+    it, every rank has to call it. ``ValueError`` for no parameters and unless ``max_norm`` is greater than 0.
     """
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients))
+    max_norm = positive_number("max_norm", max_norm)
+    require_type("tree", tree, SumTree, "net.tree")
+    given = list(parameters) if isinstance(parameters, Iterable) else []
+    if not given or not all(isinstance(parameter, Tensor) for parameter in given):
+        raise ValueError(f"parameters is {shown(parameters)}: expected tensors of this rank, such as net.parameters()")
+    gradients = [parameter.grad for parameter in given if parameter.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients)) if gradients else given[0].new_zeros(1)
     square = tree.sum(norms.dot(norms))
+    if not gradients:
+        return
     if not square.is_cpu:  # looking would wait for the device
         torch._foreach_mul_(gradients, (max_norm / square.sqrt()).clamp_(max=1))
     elif not (norm := math.sqrt(square.item())) <= max_norm:  # NaN too, so that it spreads

@@ -17,7 +17,7 @@ from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.state import halves_rows
 from hdnn_dist.propagation.system import CouplingSpec
-from hdnn_dist.support.arguments import is_finite_number, real_array
+from hdnn_dist.support.arguments import is_finite_number, real_array, shown
 from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import COUPLING_STREAM, draw_weights
@@ -93,7 +93,7 @@ class CouplingBuilder:
             varied = len(set(self._patterns)) > 1
             return self._blocks([_second_canonical] * (len(self.layers) if varied else 1), damping)
         known = "'J1', 'J2'" if self.is_J else "'I'"
-        raise ValueError(f"coupling is {given!r}: {self.architecture.name} takes {known}, 'trained' or a matrix")
+        raise ValueError(f"coupling is {shown(given)}: {self.architecture.name} takes {known}, 'trained' or a matrix")
 
     def _default(self) -> str:
         if self.architecture.coupling is None:
@@ -113,7 +113,9 @@ class CouplingBuilder:
 
     def _check_damping(self, damping: float) -> None:
         if not (is_finite_number(damping) and damping >= 0):
-            raise ValueError(f"damping is {damping!r}: expected a finite number of 0 or more, the gamma of J - gamma I")
+            raise ValueError(
+                f"damping is {shown(damping)}: expected a finite number of 0 or more, the gamma of J - gamma I"
+            )
         if damping and not self.is_J:
             raise ValueError("damping needs the whole state in one part: use architecture 'H1' with a coupling J")
 

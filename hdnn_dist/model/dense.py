@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
 from hdnn_dist.propagation.architectures import Architecture
+from hdnn_dist.propagation.system import CouplingSpec
 from hdnn_dist.weights.blocks import BlockLayout
 
 
@@ -22,6 +25,13 @@ class Dense(NamedTuple):
     K: Tensor
     b: Tensor
     J: Tensor
+
+
+def dense_J(builder: CouplingBuilder, spec: CouplingSpec, weights: Tensor, tree: SumTree) -> Tensor:
+    """J (n, n), or (layers, n, n) where it differs, in the dense order, on every rank; summed along the tree."""
+    C = tree.sum(dense_coupling(builder, spec, weights))
+    C = C if builder.is_J else between_halves(C)
+    return C[0] if len(C) == 1 else C
 
 
 def between_halves(X: Tensor) -> Tensor:
@@ -73,12 +83,10 @@ class DenseView:
         return matrices.view(-1, m, m)
 
     def take(self, K: Tensor, b: Tensor, layer: int) -> Tensor:
-        """This rank's (operators, size) weights of a layer from dense K and b; ``ValueError`` unless they fit."""
-        if K.shape != (self.n, self.n) or b.shape != (self.n,):
-            raise ValueError(
-                f"dense weights K {tuple(K.shape)} and b {tuple(b.shape)} of layer {layer} do not fit: "
-                f"this network needs K (layers, {self.n}, {self.n}) and b (layers, {self.n})"
-            )
+        """This rank's (operators, size) weights of a layer from dense K (n, n) and b (n,).
+
+        ``ValueError`` unless K is of the pattern, and skew where it has to be.
+        """
         self._refuse_outside_pattern(K, layer)
         self._refuse_broken_mirror(K, layer)
         flat, taken = K.flatten(), []

@@ -1,25 +1,58 @@
-"""What a network is called with, checked before memory is touched."""
+"""What a network or a readout is called with, checked before memory is touched."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.support.arguments import require_type, shown
 
 
 def chosen_layers(layers: slice, count: int) -> range:
-    """Those of ``count`` layers; ``TypeError`` for what is no slice, ``ValueError`` for one with a stride."""
-    if not isinstance(layers, slice):
-        raise TypeError(f"layers is {layers!r}: expected a slice, such as slice(0, 4) for the first four")
+    """Those of ``count`` layers; ``TypeError`` for no slice of numbers, ``ValueError`` for one with a stride."""
+    require_type("layers", layers, slice, "a slice, such as slice(0, 4) for the first four")
     if layers.step not in (None, 1):
-        raise ValueError(f"layers is {layers!r}: expected a slice without a stride; call the network for each part")
+        raise ValueError(
+            f"layers is {shown(layers)}: expected a slice without a stride; call the network for each part"
+        )
     return range(count)[layers]
 
 
-def check_input(x: Tensor, features: int, agents: Agents, like: Tensor) -> None:
-    """``TypeError`` or ``ValueError`` unless x is (batch, features[, positions...]), of type and device of ``like``."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"input is a {type(x).__name__}: expected a tensor (batch, {features}[, positions...])")
+def number_type(dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, if it is one of floating-point numbers; ``TypeError`` or ``ValueError`` otherwise."""
+    require_type("dtype", dtype, torch.dtype, "torch.float32 or torch.float64")
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}: expected floating-point numbers, torch.float32 or torch.float64")
+    return dtype
+
+
+def check_call(x: Tensor, features: int, agents: Agents, built: Sequence[torch.Size], **parameters: Tensor) -> None:
+    """``TypeError`` or ``ValueError`` unless x is (batch, features[, positions...]), of type and device of the first.
+
+    ``parameters``: with the shapes ``built``, in this order, that compiled code reads. ``TypeError`` also inside
+    torch's DistributedDataParallel, which takes what the ranks hold for copies of one model.
+    """
+    _refuse_replicas(agents)
+    _check_parameters(parameters, built)
+    _check_input(x, features, agents, next(iter(parameters.values())))
+
+
+def check_dense(K: Tensor, b: Tensor, layers: int, n: int) -> None:
+    """``TypeError`` or ``ValueError`` unless K is (layers, n, n) and b (layers, n)."""
+    for name, given, shape in (("K", K, (layers, n, n)), ("b", b, (layers, n))):
+        require_type(name, given, Tensor, f"a tensor {shape}")
+        if given.shape != shape:
+            raise ValueError(f"{name} has shape {tuple(given.shape)}: expected {shape}, as dense() returns it")
+
+
+def _check_input(x: Tensor, features: int, agents: Agents, like: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.layout != torch.strided:
+        kind = x.layout if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"input is {kind}: expected a dense tensor (batch, {features}[, positions...])")
     if x.dim() < 2 or x.shape[1] != features:
         raise ValueError(
             f"input has shape {tuple(x.shape)}: expected (batch, {features}[, positions...]), "
@@ -29,4 +62,21 @@ def check_input(x: Tensor, features: int, agents: Agents, like: Tensor) -> None:
         raise ValueError(
             f"input is {x.dtype} on {x.device}, but the weights are {like.dtype} on {like.device}: "
             "convert the input, or build the network with that dtype"
+        )
+
+
+def _check_parameters(parameters: Mapping[str, Tensor], built: Sequence[torch.Size]) -> None:
+    for (name, parameter), shape in zip(parameters.items(), built, strict=True):
+        if parameter.shape != shape:
+            raise ValueError(
+                f"{name}: shape {tuple(parameter.shape)}, expected {tuple(shape)} as it was built; "
+                "set values with load_dense or load_state_dict, or build another one"
+            )
+
+
+def _refuse_replicas(agents: Agents) -> None:
+    if DistributedDataParallel._active_ddp_module is not None and agents.world.size > 1:
+        raise TypeError(
+            "DistributedDataParallel gives every rank the weights of rank 0, but here each rank has agents of its own: "
+            "call the network itself; its exchanges are all that ranks need"
         )

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.precision import in_own_precision
 from hdnn_dist.model.trained import BEFORE, Trained, by_columns
+from hdnn_dist.support.arguments import require_type, whole
 from hdnn_dist.weights.initial import draw_lift
 
 SIZE = 3  # pixels, height and width of a kernel; odd, so that an image keeps its size
@@ -30,10 +32,9 @@ class ConvolutionalLift(nn.Module):
 
     def __init__(self, net: HDNN, channels: int = 1) -> None:
         super().__init__()
+        require_type("net", net, HDNN, "the HDNN that takes its output")
         net.require_same(channels=channels)
-        if channels < 1:
-            raise ValueError(f"channels is {channels}: expected a whole number of 1 or more")
-        self.channels = channels
+        self.channels = whole("channels", channels)
         self._agents, self._widths = net.agents, net.features[net.agents.local]
         drawn = draw_lift(net.agents.local, net.features[net.agents.local], channels * SIZE**2, net.seed)
         weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
@@ -43,6 +44,10 @@ class ConvolutionalLift(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, local features, height, width); zeros surround an image."""
         self._check(images)
+        return self._convolved(images)
+
+    @in_own_precision
+    def _convolved(self, images: Tensor) -> Tensor:
         return F.conv2d(images, self.weights, self.bias, padding=SIZE // 2)
 
     def trained(self) -> Iterator[Trained]:

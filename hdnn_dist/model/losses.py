@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdnn_dist.kernels.registry import compiled_function
-from hdnn_dist.support.arguments import unknown
+from hdnn_dist.support.arguments import named, require_type
 
 MOST_CLASSES = 64  # with more, torch's vectorised exponentials are faster
 
@@ -43,12 +43,13 @@ class Loss:
     def check(self, labels: Tensor | None, batch: int, classes: int, dtype: torch.dtype) -> Tensor:
         """``labels``: class numbers (batch,), or numbers (batch, classes).
 
-        ``ValueError`` if the root has none, or of a shape or type that does not fit.
+        ``ValueError`` if the root has none, or of a shape or type that does not fit; ``TypeError`` for no tensor.
         """
         if labels is None:
             raise ValueError(
                 "the rank that owns the readout's root needs labels, and got None: pass them with the state"
             )
+        require_type("labels", labels, Tensor, "a tensor; convert them with torch.as_tensor")
         if self.integer and (labels.shape != (batch,) or labels.dtype != torch.int64):
             raise ValueError(
                 f"labels have shape {tuple(labels.shape)} and type {labels.dtype}: "
@@ -160,11 +161,12 @@ LOSSES = {
 
 def loss_function(name: str, classes: int) -> Loss:
     """The loss of that name; ``ValueError`` for an unknown one or classes that it cannot have."""
-    if name not in LOSSES:
-        raise unknown("loss", name, LOSSES)
+    loss = named("loss", name, LOSSES)
     if name == "binary_cross_entropy" and classes != 2:
         raise ValueError(f"binary_cross_entropy was given {classes} classes: it separates 2; use 'cross_entropy'")
-    return LOSSES[name]
+    if loss.integer and classes < 2:
+        raise ValueError(f"{name} was given 1 class: it tells 2 or more apart; use 'mean_squared_error' for a number")
+    return loss
 
 
 def judge(loss: Loss, classes: int, kernel: str, like: Tensor) -> Judge:

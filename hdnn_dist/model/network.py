@@ -17,9 +17,9 @@ from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_kernel
-from hdnn_dist.model.coupling_builder import CouplingBuilder, dense_coupling
-from hdnn_dist.model.dense import Dense, DenseView, between_halves
-from hdnn_dist.model.given import check_input, chosen_layers
+from hdnn_dist.model.coupling_builder import CouplingBuilder
+from hdnn_dist.model.dense import Dense, DenseView, dense_J
+from hdnn_dist.model.given import check_call, check_dense, chosen_layers, number_type
 from hdnn_dist.model.identity import network_facts, packed, refuse_other_weights, unpacked
 from hdnn_dist.model.propagation import Passes, Propagation
 from hdnn_dist.model.stack_builder import build_stack
@@ -30,7 +30,7 @@ from hdnn_dist.propagation.activations import told as told_activation
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.system import System, Weights
-from hdnn_dist.support.arguments import positive_number, require_memory, whole
+from hdnn_dist.support.arguments import positive_number, require_memory, require_type, whole
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import draw_layers
 
@@ -88,8 +88,7 @@ class HDNN(nn.Module):
         kernel: str = "auto",
     ) -> None:
         super().__init__()
-        if not isinstance(agents, Agents):
-            raise TypeError(f"agents is {agents!r}: expected what hdnn_dist.place(graph, world) returns")
+        require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
         self.agents = agents
         self.require_same(
             features=features, layers=layers, step=step, architecture=architecture, seed=seed, scheme=scheme,
@@ -97,7 +96,7 @@ class HDNN(nn.Module):
             coupling_pattern=coupling_pattern, damping=damping, store_every=store_every, dtype=dtype,
         )  # fmt: skip
         check_kernel(kernel)
-        self.kernel = kernel
+        self.kernel, dtype = kernel, number_type(dtype)
         self.architecture = named(architecture, scheme)
         self.activation = activation_named(activation)
         self.features = features_per_agent(features, agents.graph.agents)
@@ -121,6 +120,7 @@ class HDNN(nn.Module):
         else:
             self.register_buffer("coupling", values)
         self._shapes: set[tuple[int, ...]] = set()
+        self._built = self.weights.shape, self.coupling.shape
 
     def require_same(self, **facts: object) -> None:
         """``ValueError`` on every rank, the same, unless all call it with the same facts. One sum along the tree."""
@@ -157,12 +157,14 @@ class HDNN(nn.Module):
         self._check_input(x)
         self._check_input(dx)
         chosen = chosen_layers(layers, self.layers)
-        with self._passes.one(), torch.no_grad():
+        if x.shape != dx.shape:
+            raise ValueError(f"dx has shape {tuple(dx.shape)}, but x {tuple(x.shape)}: give both the same")
+        with self._passes.one(x), torch.no_grad():
             return self._passes.of(x, chosen).tangent(x, dx, Weights(self.weights, self.coupling), chosen)
 
     def kernel_for(self, samples: int) -> str:
         """The kernel that carries out a pass of so many samples, times positions, on this rank."""
-        return self._passes.stepper(samples, self.weights.dtype).kernel
+        return self._passes.stepper(whole("samples", samples), self.weights.dtype).kernel
 
     @property
     def drift(self) -> float | None:
@@ -199,7 +201,9 @@ class HDNN(nn.Module):
     def dense(self) -> Dense:
         """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
         K, b = self.fill_dense(self.weights.detach())
-        return Dense(self.tree.sum(K), self.tree.sum(b), self._dense_coupling())
+        coupling = self.coupling_builder, self.coupling_spec, self.coupling.detach()
+        J = dense_J(*coupling, self.tree) if self.architecture.coupled else K.new_zeros(K.shape[1:])
+        return Dense(self.tree.sum(K), self.tree.sum(b), J)
 
     def operators(self) -> Tensor:
         """(layers, operators, m, m) every K as it is stored, m the rows of a part, agent after agent, on every rank.
@@ -222,19 +226,10 @@ class HDNN(nn.Module):
 
         Needs no message. Raises ``ValueError`` for a wrong shape, or an entry of K outside the pattern.
         """
-        if len(K) != self.layers:
-            raise ValueError(f"load_dense got K of {len(K)} layers, but this network has {self.layers}")
+        check_dense(K, b, self.layers, int(self.features.sum()))
         with torch.no_grad():
             for layer, view in self._by_layer():
                 self.stack.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
-
-    def _dense_coupling(self) -> Tensor:
-        n = int(self.features.sum())
-        if not self.architecture.coupled:
-            return self.weights.new_zeros(n, n)
-        C = self.tree.sum(dense_coupling(self.coupling_builder, self.coupling_spec, self.coupling.detach()))
-        C = C if self.coupling_builder.is_J else between_halves(C)
-        return C[0] if len(C) == 1 else C
 
     @property
     def pattern(self) -> Pattern:
@@ -285,7 +280,7 @@ class HDNN(nn.Module):
 
     def _check_input(self, x: Tensor) -> None:
         """``TypeError`` or ``ValueError`` for what is no input, and for one whose shape other ranks have otherwise."""
-        check_input(x, self.local_features, self.agents, self.weights)
+        check_call(x, self.local_features, self.agents, self._built, weights=self.weights, coupling=self.coupling)
         shape = (x.shape[0], *x.shape[2:])
         if shape not in self._shapes:  # once for each, so that a step costs no message
             self.require_same(**{"batch and positions of the input": shape})

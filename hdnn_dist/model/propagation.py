@@ -26,10 +26,11 @@ class DriftWarning(UserWarning):
 
 
 class Drift:
-    """How far the states rebuilt by the last backward pass were from the input; warns where that is too far."""
+    """How far the states rebuilt by the last backward pass were from the input; warns, once, where that is too far."""
 
     def __init__(self) -> None:
         self._last: Tensor | float | None = None
+        self._warned = False
 
     @property
     def value(self) -> float | None:
@@ -40,7 +41,8 @@ class Drift:
         """Keep a number, or a tensor of one. On a GPU it is only kept: reading it would wait for the pass to end."""
         self._last = drift
         on_host = not isinstance(drift, Tensor) or drift.device.type == "cpu"
-        if on_host and not drift <= LARGE_DRIFT:
+        if on_host and not self._warned and not drift <= LARGE_DRIFT:
+            self._warned = True
             warnings.warn(
                 f"rebuilding the input from the output missed it by {self.value:.1e} (relative): gradients are "
                 "unreliable; lower the step, scale K down (initial='scaled', smoothness), or use float64",
@@ -83,13 +85,17 @@ class Passes:
         """What leads an input (batch, local features[, positions...]) through these layers."""
         return self.stepper(x.numel() // x.shape[1], x.dtype) if layers and x.numel() else Identity()
 
-    def one(self) -> AbstractContextManager[object]:
-        """One pass at a time, whatever the thread; its buffers can be written to outside inference mode too."""
-        return self._outside_inference_mode() if torch.is_inference_mode_enabled() else self.lock
+    def one(self, x: Tensor) -> AbstractContextManager[object]:
+        """One pass at a time, whatever the thread, in the type of x (batch, local features[, positions...]).
+
+        Buffers that are made in it can be written to outside inference mode too.
+        """
+        kind = x.device.type
+        return self._apart(kind) if torch.is_inference_mode_enabled() or torch.is_autocast_enabled(kind) else self.lock
 
     @contextmanager
-    def _outside_inference_mode(self) -> Iterator[None]:
-        with self.lock, torch.inference_mode(False), torch.no_grad():
+    def _apart(self, kind: str) -> Iterator[None]:
+        with self.lock, torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
             yield
 
     def _make(self, width: int, dtype: torch.dtype) -> Propagator:
@@ -108,7 +114,7 @@ class Propagation(torch.autograd.Function):
     ) -> Tensor:
         """y for x, of its shape; ``grad``: whether gradients are enabled."""
         store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
-        with passes.one():
+        with passes.one(x):
             stepper = passes.of(x, layers)
             saved = stepper.forward(x, Weights(weights, coupling), layers, store)
         ctx.stepper, ctx.layers, ctx.passes = stepper, layers, passes
@@ -121,7 +127,7 @@ class Propagation(torch.autograd.Function):
         """The gradients of x, of the weights and of the coupling, each of its shape; ``None`` for the rest."""
         x, y, weights, coupling, *stored = ctx.saved_tensors
         saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
-        with ctx.passes.one():
+        with ctx.passes.one(x):
             grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
         if grad.drift is not None:
             ctx.passes.drift.watch(grad.drift)

@@ -16,10 +16,13 @@ from torch.autograd.function import once_differentiable
 from hdnn_dist.exchange.common_facts import told
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.given import check_call
 from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
 from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.precision import in_own_precision
 from hdnn_dist.model.trained import Trained, by_columns
+from hdnn_dist.support.arguments import is_finite_number, require_memory, require_type, shown, whole
 from hdnn_dist.weights.initial import draw_readout
 
 
@@ -49,23 +52,29 @@ class Readout(nn.Module):
         positions: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        net.require_same(classes=classes, loss=loss, at=at, root=root, positions=tuple(positions))
+        require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
+        require_type("net", net, HDNN, "the HDNN that is read")
+        net.require_same(classes=classes, loss=loss, at=at, root=root, positions=positions, owners=agents.owner)
+        _check_agents(agents, net.agents)
+        positions = checked_positions(positions)
         self.agents = agents
-        self.classes = classes
+        self.classes = whole("classes", classes)
         self.criterion = loss_function(loss, classes)
         self.outputs = self.criterion.outputs(classes)
         self.at = check_readers(at, agents.graph.agents)
         self.root = int(self.at[0]) if root is None else root
         self.tree = SumTree(agents, self.root, self.at)
         self.everyone = self.tree if at is None else SumTree(agents, self.root)
-        self._positions = tuple(positions)
+        self._positions = positions
         self._kernel = net.kernel
         self._tables(net, prod(positions))
         read = net.features * prod(positions)
+        require_memory(f"{classes} classes of {read.sum()} features", 8 * classes * int(read.sum()))
         drawn = draw_readout(self._readers, read[self._readers], self.outputs, net.seed, int(read[self.at].sum()))
         weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
         bias = weights.new_zeros(self.outputs if self.tree.is_root else 0)
         self.weights, self.bias = (nn.Parameter(part, requires_grad=part.numel() > 0) for part in (weights, bias))
+        self._built, self._local_features = (weights.shape, bias.shape), net.local_features
 
     def _tables(self, net: HDNN, positions: int) -> None:
         """Which rows of the local state are read, and to which component of the tree they add."""
@@ -105,6 +114,8 @@ class Readout(nn.Module):
         Returns the loss, a scalar without a node and without the weight. Gradients add to what the parameters hold
         already, the head's and those of everything that led to ``y``. Hooks on the head's parameters are not called.
         """
+        if not is_finite_number(weight):
+            raise ValueError(f"weight is {shown(weight)}: expected a finite number, the share of this batch")
         read = self._read(y)
         with torch.no_grad():
             loss, self.correct, grad = self._judge(read, labels, train=True)
@@ -139,6 +150,7 @@ class Readout(nn.Module):
 
     def _read(self, y: Tensor) -> Tensor:
         """(batch, rows that are read times positions)."""
+        check_call(y, self._local_features, self.agents, self._built, weights=self.weights, bias=self.bias)
         if tuple(y.shape[2:]) != self._positions:
             raise ValueError(
                 f"the readout was built for positions {self._positions}, but the state has {tuple(y.shape[2:])}: "
@@ -146,6 +158,7 @@ class Readout(nn.Module):
             )
         return (y if self._rows is None else y.index_select(1, self._rows)).flatten(1)
 
+    @in_own_precision
     def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
         """Logits (batch, outputs) at the root, after one pass up the tree; (batch, 0) elsewhere."""
         root = self.tree.is_root
@@ -165,13 +178,13 @@ class Readout(nn.Module):
         A root that refuses its labels tells the others, so that all raise.
         """
         logits = self._sum(y, self.weights, self.bias)
-        failure: ValueError | None = None
+        failure: Exception | None = None
         told = y.new_empty(2 + (len(y) * self.outputs if train else 0))
         try:
             if self.tree.is_root:
                 labels = self.criterion.check(labels, len(logits), self.classes, logits.dtype)
                 self._judge_logits(logits, labels, told)
-        except ValueError as error:
+        except Exception as error:
             failure = error
             told.fill_(nan)
         (loss, correct), grad = self._down(told)
@@ -195,6 +208,7 @@ class Readout(nn.Module):
         """(parts, outputs, rows): the weights of each component of the tree, zero elsewhere."""
         return weights * self._selects
 
+    @in_own_precision
     def _gradients(self, y: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of y, weights and bias from the logits' gradient ``grad`` (parts, batch, outputs); no message."""
         at_root = grad[self.tree.root_part] if self.tree.is_root else grad.new_empty(1, 0)
@@ -251,11 +265,25 @@ class _Loss(torch.autograd.Function):
         return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
 
 
+def checked_positions(positions: Sequence[int]) -> tuple[int, ...]:
+    """``positions`` as whole numbers; ``ValueError`` for anything else."""
+    if not isinstance(positions, Sequence) or isinstance(positions, str):
+        raise ValueError(f"positions is {shown(positions)}: expected a sequence of sizes, such as (28, 28), or ()")
+    return tuple(whole("a size in positions", size) for size in positions)
+
+
+def _check_agents(own: Agents, of_network: Agents) -> None:
+    if own.graph != of_network.graph or not np.array_equal(own.owner, of_network.owner):
+        raise ValueError(
+            f"the readout was given {own}, but the network has {of_network}: give it the agents of the network"
+        )
+
+
 def check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
     """(readers,) the agents that are read, as given; ``ValueError`` unless they are agents, each once."""
     readers = np.arange(agents) if at is None else np.asarray(at)
     if readers.ndim != 1 or not readers.size or not np.issubdtype(readers.dtype, np.integer):
-        raise ValueError(f"readout at {at!r}: expected a list of agents, such as [0], or None for all")
+        raise ValueError(f"readout at {shown(at)}: expected a list of agents, such as [0], or None for all")
     if len(np.unique(readers)) < len(readers) or readers.min() < 0 or readers.max() >= agents:
         raise ValueError(f"readout at {readers.tolist()}: expected different agents between 0 and {agents - 1}")
     return readers

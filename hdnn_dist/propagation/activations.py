@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hdnn_dist.support.arguments import unknown
+from hdnn_dist.support.arguments import named, shown
 
 LEAKY_SLOPE = 0.01
 aten = torch.ops.aten
@@ -75,12 +75,10 @@ def activation(given: str | Activation) -> Activation:
         return given
     if not isinstance(given, str):
         raise ValueError(
-            f"activation is {given!r}, which has no derivative: wrap it in activations.custom(value, derivative), "
+            f"activation is {shown(given)}, which has no derivative: wrap it in activations.custom(value, derivative), "
             f"or name one of {', '.join(ACTIVATIONS)}"
         )
-    if given not in ACTIVATIONS:
-        raise unknown("activation", given, ACTIVATIONS)
-    return ACTIVATIONS[given]
+    return named("activation", given, ACTIVATIONS)
 
 
 def told(given: object) -> object:

@@ -22,7 +22,7 @@ import numpy as np
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.propagation.state import halves_rows
 from hdnn_dist.propagation.vector_fields import Direct, Gradient, Norm, Skew, Transposed, VectorField
-from hdnn_dist.support.arguments import unknown
+from hdnn_dist.support.arguments import named, unknown
 
 
 @dataclass(frozen=True)
@@ -245,6 +245,4 @@ ARCHITECTURES = {known.name: known for known in (H2, H1, H1_J1, H1_J2, MS1, MS2,
 
 def architecture(name: str, scheme: str | None = None) -> Architecture:
     """The architecture of that name; ``ValueError`` naming the nearest for an unknown one."""
-    if name not in ARCHITECTURES:
-        raise unknown("architecture", name, ARCHITECTURES)
-    return ARCHITECTURES[name].with_scheme(scheme)
+    return named("architecture", name, ARCHITECTURES).with_scheme(scheme)

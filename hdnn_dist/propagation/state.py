@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import HaloBuffer
+from hdnn_dist.support.arguments import shown
 from hdnn_dist.support.arrays import ranges
 
 Parts = dict[str, Tensor]
@@ -20,8 +21,9 @@ Parts = dict[str, Tensor]
 def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray:
     """(agents,) int64 from one number for all or one per agent; ``ValueError`` unless every agent has some."""
     given = np.asarray(features)
-    if not np.issubdtype(given.dtype, np.integer) or given.ndim > 1 or (given.ndim == 1 and len(given) != agents):
-        raise ValueError(f"features is {features!r}: expected a whole number, or one for each of the {agents} agents")
+    if not np.issubdtype(given.dtype, np.integer) or given.shape not in ((), (agents,)):
+        expected = f"a whole number, or one for each of the {agents} agents"
+        raise ValueError(f"features is {shown(features)}: expected {expected}")
     sizes = np.broadcast_to(given, agents).astype(np.int64)
     if (sizes < 1).any():
         agent = int(np.flatnonzero(sizes < 1)[0])

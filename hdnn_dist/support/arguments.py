@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
 SEEDS = 2**64  # how many there are
+Known = TypeVar("Known")
+BRIEF = reprlib.Repr()
+BRIEF.maxstring = BRIEF.maxother = 200
+BRIEF.maxlist = BRIEF.maxtuple = 16
 
 
 def unknown(kind: str, given: object, known: Iterable[str]) -> ValueError:
@@ -19,7 +25,25 @@ def unknown(kind: str, given: object, known: Iterable[str]) -> ValueError:
     names = list(known)
     near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return ValueError(f"unknown {kind} {given!r}: {hint}there are {', '.join(names)}")
+    return ValueError(f"unknown {kind} {shown(given)}: {hint}there are {', '.join(names)}")
+
+
+def named(kind: str, given: object, known: Mapping[str, Known]) -> Known:
+    """What has that name in a table; ``ValueError`` for any other name, and for what is none."""
+    if not isinstance(given, str) or given not in known:
+        raise unknown(kind, given, known)
+    return known[given]
+
+
+def require_type(name: str, given: object, kind: type, expected: str) -> None:
+    """``TypeError`` unless ``given`` is a ``kind``."""
+    if not isinstance(given, kind):
+        raise TypeError(f"{name} is {shown(given)}: expected {expected}")
+
+
+def shown(given: object) -> str:
+    """How a message shows what was given: on one line, and not all of what is long."""
+    return " ".join(BRIEF.repr(given).split())
 
 
 def one_line(error: Exception) -> str:
@@ -30,7 +54,7 @@ def one_line(error: Exception) -> str:
 def whole(name: str, value: object, least: int = 1) -> int:
     """``value`` as a plain int; ``ValueError`` unless it is a whole number of at least ``least``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {value!r}: expected a whole number of at least {least}")
+        raise ValueError(f"{name} is {shown(value)}: expected a whole number of at least {least}")
     return int(value)
 
 
@@ -47,19 +71,19 @@ def require_memory(what: str, size: int) -> None:
 def seed_number(seed: object, name: str = "seed") -> int:
     """``seed`` as a plain int; ``ValueError`` with its ``name`` unless a counter-based generator takes it as a key."""
     if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < SEEDS:
-        raise ValueError(f"{name} is {seed!r}: expected a whole number from 0 to 2**64 - 1")
+        raise ValueError(f"{name} is {shown(seed)}: expected a whole number from 0 to 2**64 - 1")
     return int(seed)
 
 
 def is_finite_number(value: object) -> bool:
-    """Whether it is a real number, and neither NaN nor infinite."""
-    return isinstance(value, Real) and math.isfinite(value)
+    """Whether it is a real number, and neither NaN nor infinite; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def positive_number(name: str, value: object) -> float:
     """``value`` as a plain float; ``ValueError`` unless it is a finite number greater than 0."""
-    if not is_finite_number(value) or isinstance(value, bool) or not float(value) > 0:  # type: ignore[arg-type]
-        raise ValueError(f"{name} is {value!r}: expected a finite number greater than 0")
+    if not is_finite_number(value) or not float(value) > 0:  # type: ignore[arg-type]
+        raise ValueError(f"{name} is {shown(value)}: expected a finite number greater than 0")
     return float(value)  # type: ignore[arg-type]
 
 
