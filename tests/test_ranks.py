@@ -8,6 +8,7 @@ from pathlib import Path
 
 import battery
 import pytest
+import wrapped
 from jobs import LAUNCHERS, run
 
 RANKS = (2, 3, 4, 8)
@@ -43,3 +44,10 @@ def test_contract(results, launcher: str, ranks: int, check: str) -> None:
 @pytest.mark.parametrize("check", battery.CHECKS, ids=lambda check: check.__name__)
 def test_contract_in_one_process(check) -> None:
     check(battery.ALONE)
+
+
+def test_a_network_in_the_wrappers_of_torch() -> None:
+    """torch.compile and autocast change nothing; DistributedDataParallel is refused."""
+    process = run("torchrun", 2, str(Path(wrapped.__file__)))
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count("right") == 2
