@@ -223,6 +223,13 @@ BAD_INPUT = {
         r"unknown data set 'double_circle': did you mean 'double_circles'", ("data.name=double_circle",)
     ),
     "data that cannot be made": Wrong(r"an even number of samples, 8 or more.*not 7", ("data.samples=7",)),
+    "more samples than memory": Wrong(
+        r"2000000000 samples need .* GiB of memory at least, .*: ask for less", ("data.samples=2000000000",)
+    ),
+    "more features than memory": Wrong(
+        r"the weights of 4 layers, .* need .* GiB of memory at least, .*: ask for less", ("network.features=20000",)
+    ),
+    "kernel that does not serve": Wrong(r"kernel 'triton' cannot be used: .*use 'auto' or", ("network.kernel=triton",)),
     "data is not installed": Wrong(
         r"digits needs scikit-learn, which is not installed: pip install",
         ("data.name=digits", "graph=grid:8x8"),
@@ -440,6 +447,14 @@ class TestAnalyze:
         result = hdnn_dist("analyze", name, "--run-dir", str(tmp_path / "file"))
         assert (result.exit_code, result.stdout) == (2, "")
         assert one_line(result.stderr).endswith("file is a file: choose another")
+
+    @pytest.mark.parametrize("name", ["counterexample", "depth", "controls"])
+    def test_a_folder_that_holds_files_is_left_alone(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / f"{name}.png").write_text("mine")
+        result = hdnn_dist("analyze", name, "--run-dir", str(tmp_path))
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "holds files, which could be lost: choose an empty folder" in one_line(result.stderr)
+        assert (tmp_path / f"{name}.png").read_text() == "mine"
 
     @pytest.mark.parametrize("damaged", ["", "{", "[0.5]", '{"step": 2', '{"step": 2, "norms": [0.1, "a"]}'])
     def test_damaged_gradients_are_named_before_all_else(self, damaged: str, run: Run, tmp_path: Path) -> None:

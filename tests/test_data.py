@@ -266,6 +266,42 @@ def test_only_the_columns_of_a_rank_are_asked_of_the_source(monkeypatch: pytest.
     assert data.train.inputs.tolist() == [[4.0, 0.0, 2.0], [9.0, 0.0, 7.0], [14.0, 0.0, 12.0]]
 
 
+POINTS = np.arange(15.0).reshape(3, 5)
+CLASSES = np.array([0, 1, 0])
+UNFIT = {
+    "labels as text": (POINTS, np.array(["a", "b", "a"]), r"labels are an array of <U1, expected class numbers"),
+    "labels as a list": (POINTS, [0, 1, 0], r"labels are a list, expected class numbers"),
+    "labels of 32 bits": (POINTS, CLASSES.astype(np.int32), r"labels are an array of int32, expected .* int64"),
+    "too few labels": (POINTS, CLASSES[:2], r"labels have shape \(2,\), expected \(3,\)"),
+    "labels as columns": (POINTS, CLASSES[:, None], r"labels have shape \(3, 1\), expected \(3,\)"),
+    "labels from 1": (POINTS, CLASSES + 1, r"labels run from 1 to 2, expected 0 to 1"),
+    "no labels": (POINTS, None, r"labels are a NoneType"),
+    "all columns": (np.zeros((3, 7)), CLASSES, r"inputs have shape \(3, 7\), expected \(samples, 5\)"),
+    "no samples": (POINTS[:0], CLASSES[:0], r"inputs have shape \(0, 5\), .* one sample or more"),
+    "inputs as text": (POINTS.astype(str), CLASSES, r"inputs are an array of <U32, expected .* floating-point"),
+    "inputs as a list": (POINTS.tolist(), CLASSES, r"inputs are a list"),
+    "whole numbers": (POINTS.astype(int), CLASSES, r"inputs are an array of int64"),
+}
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_source_whose_samples_do_not_fit(case: str, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, labels, words = UNFIT[case]
+    right, wrong = Split(POINTS, CLASSES), Split(inputs, labels)
+
+    class Odd:
+        def describe(self, root: Path | None) -> Description:
+            return Description("odd", columns=5, classes=2, samples=3)
+
+        def read(self, request: Request) -> tuple[Split, Split]:
+            return (wrong, right) if part == "training" else (right, wrong)
+
+    monkeypatch.setitem(SOURCES, "odd", Odd())
+    with pytest.raises(ValueError, match=rf"the {part} samples of the data set odd do not fit: {words}.*mend its read"):
+        load("odd", seed=0, index=np.arange(5))
+
+
 def radius(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.hypot(points[:, 0], points[:, 1])
 

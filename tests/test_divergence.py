@@ -219,10 +219,18 @@ def the_samples(world: World) -> None:
             Trainer(Job(**{**job.__dict__, "config": config})).run(lambda epoch, step: None, lambda row: None)
 
 
+def a_loss_beyond_meaning(world: World) -> None:
+    """Every number is finite all the same."""
+    job = job_of(world, "optimizer.learning_rate=1e5", "network.layers=2")
+    with pytest.raises(DivergenceError, match=r"the loss is .*e\+.* in epoch 1, and was .* in the first step: .*lower"):
+        Trainer(job).run(lambda epoch, step: None, lambda row: None)
+    assert all(parameter.isfinite().all() for parameter in job.parameters)
+
+
 CHECKS: tuple[Callable[[World], None], ...] = (
     weights_of_one_agent, a_bias, a_graph_per_layer, an_explosion, an_explosion_at_several_agents,
     an_explosion_that_heals, an_input, a_gradient, a_readout, a_coupling, a_lift, agreement, training,
-    far_from_the_readout, the_samples,
+    far_from_the_readout, the_samples, a_loss_beyond_meaning,
 )  # fmt: skip
 
 

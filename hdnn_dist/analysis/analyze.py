@@ -214,6 +214,8 @@ def _sample(net: HDNN) -> torch.Tensor:
 def _make(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"--run-dir {path} is a file: choose another")
+    if path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"--run-dir {path} holds files, which could be lost: choose an empty folder, or a new one")
     path.mkdir(parents=True, exist_ok=True)
 
 

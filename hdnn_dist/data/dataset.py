@@ -21,9 +21,9 @@ from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
 from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
-from hdnn_dist.data.source import Description, Request, Source, Split, Values
+from hdnn_dist.data.source import Description, Request, Source, Split, Values, check_splits
 from hdnn_dist.data.synthetic import SYNTHETIC
-from hdnn_dist.support.arguments import named, seed_number
+from hdnn_dist.support.arguments import named, require_memory, seed_number
 
 SOURCES: dict[str, Source] = {
     **{source.name: source for source in SYNTHETIC},
@@ -31,6 +31,8 @@ SOURCES: dict[str, Source] = {
     MNIST: Mnist(),
 }
 """Every known source by name; add one to make it loadable."""
+
+ROOM = 64  # bytes a sample, at least: its number, its label, and what shuffling and a column take
 
 Index = npt.NDArray[np.int64]
 
@@ -73,8 +75,8 @@ def load(
     root: folder of the files, for data sets that are read from files.
     labels: False on ranks that do not need them.
 
-    Raises ValueError for an unknown name, for an index, a seed or samples that the data set has not, and for
-    noise where it takes none.
+    Raises ValueError for an unknown name, for an index, a seed or samples that the data set has not, for noise where it
+    takes none, and for samples that are not as ``Split`` says.
     """
     about = describe(name, root=root)
     _check_index(index, about)
@@ -88,7 +90,10 @@ def load(
         columns=index[index != ZERO],
         labels=labels,
     )
-    train, test = (_with_zeros(split, index) for split in _source(name).read(request))
+    require_memory(f"{request.samples} samples", ROOM * request.samples)
+    splits = _source(name).read(request)
+    check_splits(splits, about, request)
+    train, test = (_with_zeros(split, index) for split in splits)
     return Dataset(name, train, test, about.classes, about.image, about.columns)
 
 

@@ -77,3 +77,35 @@ class Source(Protocol):
     def read(self, request: Request) -> tuple[Split, Split]:
         """Training and test samples, with the requested columns only; ValueError for what it cannot serve."""
         ...
+
+
+def check_splits(splits: tuple[Split, Split], about: Description, request: Request) -> None:
+    """``ValueError`` unless training and test samples are as ``Split`` says, as many labels as samples among them."""
+    for kind, split in zip(("training", "test"), splits, strict=True):
+        wrong = _wrong_inputs(split.inputs, len(request.columns))
+        if wrong is None and request.labels:
+            wrong = _wrong_labels(split.labels, len(split), about.classes)
+        if wrong is not None:
+            raise ValueError(f"the {kind} samples of the data set {about.name} do not fit: {wrong}; mend its read()")
+
+
+def _wrong_inputs(inputs: object, columns: int) -> str | None:
+    if not isinstance(inputs, np.ndarray) or inputs.dtype.kind != "f":
+        return f"inputs are {_kind(inputs)}, expected an array of floating-point numbers"
+    if inputs.ndim != 2 or inputs.shape[1] != columns or not len(inputs):
+        return f"inputs have shape {inputs.shape}, expected (samples, {columns}), one sample or more"
+    return None
+
+
+def _wrong_labels(labels: object, samples: int, classes: int) -> str | None:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
+        return f"labels are {_kind(labels)}, expected class numbers in an array of int64"
+    if labels.shape != (samples,):
+        return f"labels have shape {labels.shape}, expected ({samples},), one for each sample"
+    if labels.min() < 0 or labels.max() >= classes:
+        return f"labels run from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
+    return None
+
+
+def _kind(given: object) -> str:
+    return f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"a {type(given).__name__}"

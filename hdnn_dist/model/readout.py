@@ -22,7 +22,7 @@ from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.precision import in_own_precision
 from hdnn_dist.model.trained import Trained, by_columns
-from hdnn_dist.support.arguments import is_finite_number, require_memory, require_type, shown, whole
+from hdnn_dist.support.arguments import LARGEST, is_finite_number, require_memory, require_type, shown, whole
 from hdnn_dist.weights.initial import draw_readout
 
 
@@ -114,7 +114,7 @@ class Readout(nn.Module):
         Returns the loss, a scalar without a node and without the weight. Gradients add to what the parameters hold
         already, the head's and those of everything that led to ``y``. Hooks on the head's parameters are not called.
         """
-        if not is_finite_number(weight):
+        if not is_finite_number(weight) or abs(weight) > LARGEST:
             raise ValueError(f"weight is {shown(weight)}: expected a finite number, the share of this batch")
         read = self._read(y)
         with torch.no_grad():

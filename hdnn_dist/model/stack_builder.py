@@ -12,8 +12,11 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.layer_graphs import check_graphs
 from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.propagation.architectures import Architecture
+from hdnn_dist.support.arguments import require_memory
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers, same_layouts
+
+BYTES = 16  # a number, at least: as it is drawn, in float64, and in float32 with its gradient
 
 Patterns = Pattern | Sequence[Pattern] | None
 Graphs = Sequence[CommunicationGraph] | None
@@ -35,8 +38,17 @@ def build_stack(
     which = same_layouts(keys) * (layers if alike else 1)
     different = [keys[which.index(number)] for number in range(max(which) + 1)]
     sizes, biases = architecture.block_sizes(features), len(architecture.operators[0].biases)
+    counts = [_most_entries(agents, blocks, sizes) for blocks, _ in different]
+    entries = len(architecture.operators) * sum(counts[layout] for layout in which)
+    require_memory(f"the weights of {layers} layers, {entries:.3g} numbers on a rank,", BYTES * int(entries))
     layouts = [BlockLayout(Halo(agents, blocks, sizes, graph), blocks, biases) for blocks, graph in different]
     return Layers(layouts, which, len(architecture.operators))
+
+
+def _most_entries(agents: Agents, blocks: Pattern, sizes: np.ndarray) -> float:
+    """Of one K, on the rank that has most, so that all ranks refuse alike; a float, which cannot overflow."""
+    each = sizes[blocks.rows].astype(np.float64) * sizes[blocks.columns]
+    return float(np.bincount(agents.owner[blocks.rows], each).max())
 
 
 def _stored(

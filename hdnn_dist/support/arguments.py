@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 SEEDS = 2**64  # how many there are
+LARGEST = 1e30  # of a number that tensors are multiplied by: float32 ends at 3e38
 Known = TypeVar("Known")
 BRIEF = reprlib.Repr()
 BRIEF.maxstring = BRIEF.maxother = 200
@@ -81,9 +82,9 @@ def is_finite_number(value: object) -> bool:
 
 
 def positive_number(name: str, value: object) -> float:
-    """``value`` as a plain float; ``ValueError`` unless it is a finite number greater than 0."""
-    if not is_finite_number(value) or not float(value) > 0:  # type: ignore[arg-type]
-        raise ValueError(f"{name} is {shown(value)}: expected a finite number greater than 0")
+    """``value`` as a plain float; ``ValueError`` unless it is a number greater than 0, and at most ``LARGEST``."""
+    if not is_finite_number(value) or not 0 < float(value) <= LARGEST:  # type: ignore[arg-type]
+        raise ValueError(f"{name} is {shown(value)}: expected a finite number greater than 0, at most {LARGEST:g}")
     return float(value)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -18,14 +18,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """The same for several files, none of which takes its place before all are written."""
+    """The same for several files, none of which takes its place before all are written.
+
+    An ``OSError`` names the file, not the one beside it.
+    """
     partial = [path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp") for path in paths]
     with ExitStack() as stack:
         for written in partial:
             stack.callback(_remove, written)
-        yield partial
-        for written, path in zip(partial, paths, strict=True):
-            os.replace(written, path)
+        try:
+            yield partial
+            for written, path in zip(partial, paths, strict=True):
+                os.replace(written, path)
+        except OSError as error:
+            _name_whole_file(error, dict(zip(map(str, partial), paths, strict=True)))
+            raise
 
 
 def write_whole(path: Path, text: str) -> Path:
@@ -33,6 +40,12 @@ def write_whole(path: Path, text: str) -> Path:
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
+
+
+def _name_whole_file(error: OSError, paths: Mapping[str, Path]) -> None:
+    path = paths.get(str(error.filename))
+    if path is not None:
+        error.filename, error.filename2 = str(path), None
 
 
 def _remove(path: Path) -> None:

@@ -16,6 +16,7 @@ from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.kernels.registry import AUTO
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
@@ -34,6 +35,8 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     agents = place(graph, world, config.placement)
     net, head, columns, project, lift = model(config, about, agents)
     with agreed(head.everyone):
+        if config.network.kernel != AUTO:
+            net.kernel_for(1)  # refused before a file is written, where what was asked for by name does not serve
         train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
     return Job(config, about, agents, net, head, columns, train, test, project, lift)
 

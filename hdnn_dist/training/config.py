@@ -14,8 +14,10 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from hdnn_dist.support.arguments import LARGEST
+
+Positive = Annotated[float, Field(gt=0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=MOST)]
 
@@ -112,7 +114,7 @@ class PenaltyConfig(Section):
     smoothness_scale: Literal["multiply", "divide"] = "multiply"
     weights: NotNegative = 0.0
     readout: NotNegative = 1e-4
-    bound: Annotated[float, Field(gt=1)] | None = None
+    bound: Annotated[float, Field(gt=1, le=LARGEST)] | None = None
 
 
 class Config(Section):
@@ -129,7 +131,7 @@ class Config(Section):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     record_gradients: bool = False
     check_finite: bool = False
-    timeout: Positive = 300.0
+    timeout: Annotated[float, Field(gt=0, le=1e9)] = 300.0
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
     placement: Annotated[
         str | list[int], Field(description="'auto', 'metis', 'contiguous' or a list with the rank of each agent")

@@ -23,11 +23,12 @@ LOWER = (
     "the gradient exploded; lower optimizer.learning_rate or network.step, set optimizer.clip, raise "
     "penalties.smoothness, or use network.initial='scaled'"
 )
+GROWN = 1e6  # times as large as at first, or as 1, no loss means anything, finite or not
 SAMPLES = "the samples have NaN or infinity; look at the data"
 
 
 class DivergenceError(ArithmeticError):
-    """The loss, a state or the weights are no longer finite."""
+    """The loss, a state or the weights are no longer finite, or the loss has grown beyond any meaning."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ def diverged(job: Job, inputs: Iterable[Tensor], when: str) -> DivergenceError:
         if place is not None:
             return DivergenceError(_message(place, when, job.lift is not None))
     return DivergenceError(f"the loss is no longer finite in {when}, but all weights and states seen now are: {LOWER}")
+
+
+def refuse_growth(loss: float, first: float, when: str) -> None:
+    """``DivergenceError`` for a loss that is a million times the first one, or 1, though every number is finite."""
+    if loss > GROWN * max(first, 1.0):
+        raise DivergenceError(f"the loss is {loss:.3g} in {when}, and was {first:.3g} in the first step: {LOWER}")
 
 
 def _message(place: Place, when: str, lifted: bool) -> str:

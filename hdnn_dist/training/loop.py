@@ -12,7 +12,7 @@ import torch
 from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.model.clipping import clip_grad_norm_
-from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged
+from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged, refuse_growth
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.optimizers import make_optimizer, make_schedule
@@ -124,11 +124,13 @@ class Trainer:
             results.append((len(index), *self._step(index)))
             on_step(epoch, step)
         loss_sum, correct = _totals(results)
+        if epoch == 0:
+            self._first_loss = float(results[0][1])
         self._seconds += time.perf_counter() - began
         self._traffic = self.job.agents.ledger.traffic()
         gradients = [] if self._record is None else self._record.take()
         score = self.evaluate(self.job.test)
-        self._check_epoch(epoch, loss_sum + score.loss)
+        self._check_epoch(epoch, loss_sum / len(self.job.train), score.loss)
         return Epoch(
             epoch=epoch + 1,
             loss=loss_sum / len(self.job.train),
@@ -141,14 +143,15 @@ class Trainer:
             gradients=gradients,
         )
 
-    def _check_epoch(self, epoch: int, losses: float) -> None:
+    def _check_epoch(self, epoch: int, *losses: float) -> None:
         """The cheap check. ``losses``: of this epoch and of the test set, where its last step shows; they may read
         some agents only, so the last output and the weights are looked at too.
         """
         job, (x, y) = self.job, self._last
-        if not (math.isfinite(losses) and all_finite(job.head.everyone, y, *self.parameters)):
+        if not (math.isfinite(sum(losses)) and all_finite(job.head.everyone, y, *self.parameters)):
             hint = "" if job.config.check_finite else "; check_finite=true stops at the step where it begins"
             raise DivergenceError(f"{diverged(job, self._suspects(x), f'epoch {epoch + 1}')}{hint}")
+        refuse_growth(max(losses), self._first_loss, f"epoch {epoch + 1}")
 
     def _check_step(self, loss: torch.Tensor) -> None:
         """The thorough check, before the weights move."""
