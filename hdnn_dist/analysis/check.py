@@ -18,6 +18,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.readout import check_readers
+from hdnn_dist.model.stack_builder import require_weights
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
@@ -86,6 +87,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     known.check_features(features)
     T = None if chosen.pattern is None else Pattern.from_pairs(graph.agents, chosen.pattern)
     about = describe(config.data.name, root=config.data.root)
+    cost = _cost(config, graph, T, about)  # first: it refuses what does not fit into the memory
     enters = _enters(known, features, columns_of(config, about, features))
     found = check(
         graph,
@@ -95,7 +97,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
         architecture=chosen.architecture,
         scheme=chosen.scheme,
         enters=enters,
-        cost=_cost(config, graph, T, about),
+        cost=cost,
     )
     read = check_readers(readers(config, graph), graph.agents)
     inputs = np.flatnonzero(enters.any(axis=0))
@@ -136,6 +138,7 @@ def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: D
             return None
     shallow = config.model_copy(update={"network": config.network.model_copy(update={"layers": 1})})
     net = model(shallow, about, place(graph, connect("local"))).net
+    require_weights(config.network.layers, config.network.layers * net.weights.numel())
     return cost_of(net, config.batch_size * prod(positions_of(config, about)))
 
 

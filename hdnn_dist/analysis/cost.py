@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hdnn_dist.exchange.connect import connect
@@ -20,6 +20,10 @@ class Spent:
     messages: int
     bytes: int
     busiest_edge_bytes: int
+
+    def times(self, batch: int) -> Spent:
+        """The same pass with so many samples as it had one."""
+        return replace(self, bytes=batch * self.bytes, busiest_edge_bytes=batch * self.busiest_edge_bytes)
 
     def __str__(self) -> str:
         return (
@@ -45,13 +49,16 @@ def layer_cost(graph: CommunicationGraph, features: int | list[int] = 2, batch: 
 
 
 def cost_of(net: HDNN, batch: int) -> LayerCost:
-    """The cost of a network of one layer, whose agents are all in this process; runs it forward and backward."""
+    """The cost of a network of one layer, whose agents are all in this process; one sample runs forward and backward.
+
+    Messages do not depend on the batch, and their bytes are as many times those of one sample.
+    """
     agents = net.agents
     started = _Counts.of(agents)
-    y = net(net.weights.new_zeros(batch, net.local_features))
+    y = net(net.weights.new_zeros(1, net.local_features))
     between = _Counts.of(agents)
     y.sum().backward()
-    return LayerCost(between - started, _Counts.of(agents) - between)
+    return LayerCost((between - started).times(batch), (_Counts.of(agents) - between).times(batch))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hdnn_dist.support.arguments import require_memory
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers, same_layouts
 
-BYTES = 16  # a number, at least: as it is drawn, in float64, and in float32 with its gradient
+BYTES = 20  # a number, at least, as measured: as it is drawn, in float64, and in float32 with its gradient
 
 Patterns = Pattern | Sequence[Pattern] | None
 Graphs = Sequence[CommunicationGraph] | None
@@ -40,9 +40,14 @@ def build_stack(
     sizes, biases = architecture.block_sizes(features), len(architecture.operators[0].biases)
     counts = [_most_entries(agents, blocks, sizes) for blocks, _ in different]
     entries = len(architecture.operators) * sum(counts[layout] for layout in which)
-    require_memory(f"the weights of {layers} layers, {entries:.3g} numbers on a rank,", BYTES * int(entries))
+    require_weights(layers, entries)
     layouts = [BlockLayout(Halo(agents, blocks, sizes, graph), blocks, biases) for blocks, graph in different]
     return Layers(layouts, which, len(architecture.operators))
+
+
+def require_weights(layers: int, numbers: float) -> None:
+    """``ValueError`` for more numbers, in all layers on one rank, than a machine has memory for."""
+    require_memory(f"the weights of {layers} layers, {numbers:.3g} numbers on a rank,", BYTES * int(numbers))
 
 
 def _most_entries(agents: Agents, blocks: Pattern, sizes: np.ndarray) -> float:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import HaloBuffer
-from hdnn_dist.support.arguments import shown
+from hdnn_dist.support.arguments import require_memory, shown
 from hdnn_dist.support.arrays import ranges
 
 Parts = dict[str, Tensor]
+ROOM = 64  # bytes a feature, at least: where it stands in the state, and a few samples of it
 
 
 def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray:
@@ -30,6 +31,8 @@ def features_per_agent(features: int | Sequence[int], agents: int) -> np.ndarray
         raise ValueError(
             f"agent {agent} has {sizes[agent]} features: every agent needs at least one; leave it out of the graph"
         )
+    total = float(sizes.sum(dtype=np.float64))
+    require_memory(f"{total:.3g} features", ROOM * int(total))
     return sizes
 
 
