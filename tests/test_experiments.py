@@ -340,6 +340,14 @@ BAD_INPUT: dict[str, tuple[tuple[str, ...], str, Callable[[Path], None]]] = {
         "--out f is a file: give a folder",
         lambda folder: (folder / "f").touch(),
     ),
+    **{
+        f"a user's {suffix}": (
+            ("tiny", "--out", "."),
+            f"tiny.{suffix} is not of an experiment: give another folder with --out",
+            lambda folder, suffix=suffix: (folder / f"tiny.{suffix}").write_text('{"mine": 1}\n'),
+        )
+        for suffix in ("md", "jsonl", "png")
+    },
     "markers the wrong way round": (("tiny",), "README.md: expected one '<!-- reproduce tiny -->'", unbalanced),
 }
 

@@ -46,7 +46,8 @@ def reproduce(
         root = _files(experiment, data_root, download)
         check_readme(experiment.name)
         wanted = tasks(experiment, count, root)
-        output = _output(experiment, out)
+        output = Output(experiment.name, out)
+        output.check()
         records = Records(output.records)
         with _progress(wanted, records) as on_result:
             train_all(wanted, records, workers, on_result)
@@ -67,12 +68,6 @@ def _files(experiment: Experiment, data_root: Path | None, download: bool) -> st
     if download:
         download_mnist(data_root or Path(str(experiment.cells[0].settings(seed=0).data.root)))
     return None if data_root is None else str(data_root)
-
-
-def _output(experiment: Experiment, out: Path) -> Output:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: give a folder")
-    return Output(experiment.name, out)
 
 
 def _write(experiment: Experiment, wanted: Sequence[Task], records: Records, output: Output) -> None:

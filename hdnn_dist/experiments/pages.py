@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 
 from hdnn_dist.experiments.cells import Experiment, Findings
+from hdnn_dist.experiments.records import is_record
+from hdnn_dist.plots.style import is_ours
 from hdnn_dist.support.files import write_whole
 from hdnn_dist.support.version import VERSION
 
 README = Path("README.md")
+MADE = "never by hand, with hdnn-dist"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,18 @@ class Output:
     def picture(self) -> Path:
         return self.out / f"{self.name}.png"
 
+    def check(self) -> None:
+        """``ValueError`` for a folder that is a file, and for files of these names that no experiment has written."""
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"--out {self.out} is a file: give a folder")
+        for path, is_its_own in ((self.records, is_record), (self.page, _is_page), (self.picture, is_ours)):
+            if path.exists() and not (path.is_file() and is_its_own(path)):
+                raise ValueError(f"{path} is not of an experiment: give another folder with --out")
+
+
+def _is_page(path: Path) -> bool:
+    return MADE.encode() in path.read_bytes()
+
 
 def write_page(experiment: Experiment, found: Findings, command: str, output: Output) -> list[Path]:
     """Write the page and its picture; what was written. ``command``: the one that makes them."""
@@ -43,7 +58,7 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
         experiment.compares,
         experiment.table(found),
         *(f"![{experiment.title}]({path.name})" for path in pictures),
-        f"Made by `{command}`, never by hand, with hdnn-dist {VERSION} and torch {torch.__version__}. "
+        f"Made by `{command}`, {MADE} {VERSION} and torch {torch.__version__}. "
         f"Test accuracy after the last epoch, {_seeds(found)}; seconds are of one training. Every result, with its "
         f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
     ]

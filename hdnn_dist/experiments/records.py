@@ -41,6 +41,12 @@ class Records:
         self._known[_key(identity)] = result
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file holds a line of ours, be it cut off, or none at all."""
+    text = path.read_bytes()
+    return not text.strip() or any(_entry(line) is not None for line in text.decode(errors="replace").splitlines())
+
+
 def _identity(config: Config) -> dict[str, Any]:
     values = config.model_dump(mode="json")
     del values["data"]["root"]
