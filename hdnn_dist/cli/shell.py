@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from hdnn_dist.exchange.agreement import RankError
+from hdnn_dist.exchange.ending import end_now
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.training.loop import DivergenceError
 
@@ -67,6 +68,7 @@ def _warned_once() -> Iterator[None]:
 
 
 def leave(message: str, status: int) -> NoReturn:
-    """One line on the standard error, and the end of the command."""
+    """One line on the standard error, and the end of the command, for which no other rank waits."""
     sys.stderr.write(f"hdnn-dist: {message}\n")
+    end_now(status)
     raise typer.Exit(status)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 
 from hdnn_dist.cli.shell import console, default_folder, reported
 from hdnn_dist.exchange.agreement import agreed, told_by_root
-from hdnn_dist.exchange.connect import connect
+from hdnn_dist.exchange.connect import connect, meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.folder import RunFolder
@@ -47,6 +47,7 @@ def train(
     Over MPI:         mpiexec -n 8 python -m mpi4py -m hdnn_dist train
     """
     with reported():
+        meet_early(transport)
         settings = load_config(config, overrides or [])
         graph = CommunicationGraph.parse(settings.graph)
         torch.set_num_threads(settings.threads)

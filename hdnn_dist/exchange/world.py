@@ -9,12 +9,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from hdnn_dist.exchange.ending import failed
 from hdnn_dist.exchange.ledger import OffGraphError, Route
 from hdnn_dist.support.arguments import one_line
+
+TAGS = 2**15  # how many there are in any MPI
 
 
 class TransportError(RuntimeError):
     """An exchange failed or ran out of time; the message names the ranks, the agents and the direction."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        failed()
 
 
 class Channel(ABC):
@@ -54,6 +61,11 @@ class Channel(ABC):
     def _failure(self, peer: int, verb: str, cause: object) -> TransportError:
         sender, receiver = self.route.peers[peer]
         return TransportError(f"could not {verb} rank {peer} (such as agent {sender} -> agent {receiver}): {cause}")
+
+
+def size_tag(part: Tensor) -> int:
+    """The tag of a message of rows (rows, width): one of another size, which gloo would die of, is not taken for it."""
+    return part.numel() * part.element_size() % TAGS
 
 
 def device_named(device: str | torch.device) -> torch.device:

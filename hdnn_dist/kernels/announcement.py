@@ -1,9 +1,11 @@
-"""A line that says that code is being compiled: only when it is, and by one process of a machine."""
+"""Around code that is being compiled: a line that says so, by one process of a machine, and Ctrl-C that is heard."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,34 @@ def announced() -> Iterator[None]:
             yield
         finally:
             timer.cancel()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise ``KeyboardInterrupt`` at the end, if not before, where Ctrl-C was pressed in the block.
+
+    llvmlite calls back into Python, and what is raised there is printed and lost.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield
+        return
+    heard = threading.Event()
+    unraisable = sys.unraisablehook
+
+    def handler(number: int, frame: Any) -> None:
+        heard.set()
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, handler)
+    sys.unraisablehook = lambda lost: None if lost.exc_type is KeyboardInterrupt else unraisable(lost)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = unraisable
+        signal.signal(signal.SIGINT, previous)
+    if heard.is_set():
+        raise KeyboardInterrupt
 
 
 class _Timer:

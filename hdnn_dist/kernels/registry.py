@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hdnn_dist.kernels.announcement import announced
+from hdnn_dist.kernels.announcement import announced, interruptible
 from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
 from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
 from hdnn_dist.propagation.stepper import Propagator, Stepper
@@ -109,7 +109,7 @@ def propagator(system: System, width: int, dtype: torch.dtype, kernel: str) -> P
     portable = portable_stepper(system, width, dtype)
     if kernel == PORTABLE or width == 0:
         return portable
-    with announced():
+    with announced(), interruptible():
         made = _first(system, portable, kernel)
     if not isinstance(made, str):
         return made
@@ -151,9 +151,10 @@ def compiled_function(name: str, kernel: str, like: Tensor) -> Callable[..., Any
 def _compiled(name: str, dtype: torch.dtype) -> Callable[..., Any] | None:
     """Compiled here, or read from the cache, so that it fails here."""
     try:
-        file = importlib.import_module("hdnn_dist.kernels.cpu.training_step")
-        function: Any = getattr(file, name)
-        function.compile(file.signature(name, torch.empty((), dtype=dtype).numpy().dtype))
+        with interruptible():
+            file = importlib.import_module("hdnn_dist.kernels.cpu.training_step")
+            function: Any = getattr(file, name)
+            function.compile(file.signature(name, torch.empty((), dtype=dtype).numpy().dtype))
     except Exception:  # as in ``Kernel.attempt``
         return None
     return function  # type: ignore[no-any-return]

@@ -3,35 +3,68 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hdnn_dist.exchange.ending import GRACE, end_soon, failed, guard, within
 from hdnn_dist.exchange.launchers import TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import Route
-from hdnn_dist.exchange.world import Channel, World, device_named
+from hdnn_dist.exchange.transports.meeting import Meeting, duration, meet, texts
+from hdnn_dist.exchange.world import Channel, TransportError, World, device_named, size_tag
+from hdnn_dist.support.arguments import one_line
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+NOISE = re.compile(r"^\[\S+\] | This is typically caused .*")  # round gloo's errors
+CONTACT = 5  # of its timeouts gloo waits for the first contact of two ranks
+
+
+class Limits:
+    """How long an exchange of gloo waits, and what to look for where two ranks of different hosts do not meet."""
+
+    def __init__(self, timeout: float, hosts: Sequence[str], rank: int) -> None:
+        self.wait = duration(timeout)
+        self._hosts, self._rank = hosts, rank
+
+    def hint(self, peer: int) -> str:
+        own, other = self._hosts[self._rank], self._hosts[peer]
+        if own == other:
+            return ""
+        return (
+            f"; {own} and {other} have not met yet: where a host's own name resolves to 127.0.1.1, set "
+            "GLOO_SOCKET_IFNAME to the network interface between them, such as eth0"
+        )
 
 
 class GlooChannel(Channel):
     """Receives are posted before sends; each work is awaited, receives first."""
 
+    def __init__(
+        self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor], limits: Limits
+    ) -> None:
+        """As ``Channel``."""
+        super().__init__(route, sends, receives)
+        self._limits = limits
+        self._met = False
+
     def _carry(self) -> None:
-        works = []
+        works, limit = [], self._limits.wait
         for verb, parts, post in (("receive from", self.receives, dist.irecv), ("send to", self.sends, dist.isend)):
             for peer, part in parts.items():
                 with self._naming(peer, verb, RuntimeError):
-                    works.append((verb, peer, post(part, peer)))
+                    works.append((verb, peer, post(part, peer, tag=size_tag(part))))
         for verb, peer, work in works:
             assert work is not None  # this rank belongs to the group
             with self._naming(peer, verb, RuntimeError):
-                work.wait()
+                work.wait(limit)
+        self._met = True
+
+    def _failure(self, peer: int, verb: str, cause: object) -> TransportError:
+        hint = "" if self._met else self._limits.hint(peer)
+        return super()._failure(peer, verb, f"{NOISE.sub('', str(cause))}{hint}")
 
 
 class NcclChannel(Channel):
@@ -57,35 +90,61 @@ class C10dWorld(World):
     """
 
     def __init__(self, device: torch.device, timeout: float) -> None:
-        self.device = device
+        self.device, self._timeout = device, timeout
         self._owns_group = not dist.is_initialized()
-        if self._owns_group:
-            os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
-            backend = "nccl" if device.type == "cuda" else "gloo"
-            limit = timedelta(seconds=timeout)
-            dist.init_process_group(backend, timeout=limit, **_meeting_point(limit))
-        self.transport = f"c10d ({dist.get_backend()})"
-        self._store = dist.PrefixStore("hdnn_dist", dist.distributed_c10d._get_default_store())
+        self._meeting = meet(timeout) if self._owns_group else _met_before()
+        self.rank, self.size = self._meeting.rank, self._meeting.size
         self._asked = 0
-        self.rank = dist.get_rank()
-        self.size = dist.get_world_size()
-        self._channel_type: type[Channel] = GlooChannel if dist.get_backend() == "gloo" else NcclChannel
-        if self._channel_type is NcclChannel:
+        if self.size > 1:
+            guard(self.rank, end_soon)
+        hosts = self.texts(socket.gethostname())
+        if self._owns_group:
+            self._make_group()
+        self.transport = f"c10d ({dist.get_backend()})"
+        self._limits = Limits(timeout, hosts, self.rank)
+        self._on_gloo = dist.get_backend() == "gloo"
+        if not self._on_gloo:
             dist.barrier()  # the first call of an NCCL group has to include every rank
+
+    def _make_group(self) -> None:
+        os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
+        backend, timeout = ("nccl", self._timeout) if self.device.type == "cuda" else ("gloo", self._timeout / CONTACT)
+        store, rank, size = self._meeting
+
+        def make() -> None:
+            dist.init_process_group(backend, timeout=duration(timeout), store=store, rank=rank, world_size=size)
+
+        try:
+            within(self._timeout + GRACE, make)
+        except (TimeoutError, RuntimeError) as error:
+            name = os.environ.get("GLOO_SOCKET_IFNAME", "not set")
+            raise TransportError(
+                f"rank {self.rank} could not start {backend}: {one_line(error)[:300]} (GLOO_SOCKET_IFNAME is {name})"
+            ) from error
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
         """As ``World.channel``."""
-        return self._channel_type(route, sends, receives)
+        if self._on_gloo:
+            return GlooChannel(route, sends, receives, self._limits)
+        return NcclChannel(route, sends, receives)
 
     def texts(self, text: str) -> list[str]:
         """As ``World.texts``: by the store where the ranks have met, so that gloo opens no connection for it."""
         self._asked += 1
-        self._store.set(f"{self._asked}/{self.rank}", text)
-        return [self._store.get(f"{self._asked}/{rank}").decode() for rank in range(self.size)]
+        return texts(self._meeting, str(self._asked), text, self._timeout)
 
     def close(self) -> None:
         if self._owns_group and dist.is_initialized():
-            dist.destroy_process_group()
+            try:
+                within(GRACE, dist.destroy_process_group)
+            except (TimeoutError, RuntimeError):  # it waits for a rank that will not come
+                failed()
+
+
+def _met_before() -> Meeting:
+    """Where the ranks of a group that the user has made have met."""
+    store = dist.PrefixStore("hdnn_dist", dist.distributed_c10d._get_default_store())
+    return Meeting(store, dist.get_rank(), dist.get_world_size())
 
 
 def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
@@ -102,27 +161,3 @@ def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return C10dWorld(chosen, timeout)
-
-
-def _alone_on_this_machine() -> bool:
-    """Whether the ranks meet on the loopback, at a store that torchrun leaves to us."""
-    agent_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return not agent_store and os.environ.get("MASTER_ADDR") in LOOPBACK
-
-
-def _meeting_point(timeout: timedelta) -> dict[str, Any]:
-    """Where the ranks meet: a store of ours on the loopback, or, by default, where torch decides."""
-    if not _alone_on_this_machine():
-        return {}
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    return {"store": _loopback_store(rank, size, timeout), "rank": rank, "world_size": size}
-
-
-def _loopback_store(rank: int, size: int, timeout: timedelta) -> dist.Store:
-    """The meeting point of the ranks, listening on the loopback alone; torch's own listens on every interface."""
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if rank > 0:
-        return dist.TCPStore(address, port, size, is_master=False, timeout=timeout)
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.create_server((address, port), family=family, backlog=max(128, size))
-    return dist.TCPStore(address, port, size, is_master=True, timeout=timeout, master_listen_fd=listener.detach())

@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
 import torch
 from mpi4py import MPI
 from torch import Tensor
 
+from hdnn_dist.exchange.ending import guard, has_failed
 from hdnn_dist.exchange.ledger import Route
-from hdnn_dist.exchange.world import Channel, World, device_named
+from hdnn_dist.exchange.world import Channel, TransportError, World, device_named, size_tag
 
 LOOKS = 200  # at the requests before other ranks on this core are given way
+TAG = 20231  # of what is told before there is a communicator of our own
+NAP = 1e-3  # seconds between two looks where nothing is in a hurry
+VERDICT = 2.0  # seconds after the timeout in which rank 0 says who has not come
+
+if MPI.COMM_WORLD.Get_size() > 1:
+    guard(MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Abort)
 
 
 class MpiChannel(Channel):
@@ -32,8 +39,9 @@ class MpiChannel(Channel):
         """As ``Channel``."""
         super().__init__(route, sends, receives)
         self._timeout = timeout
-        arriving = [communicator.Recv_init(_bytes_of(part), peer) for peer, part in self.receives.items()]
-        leaving = [communicator.Send_init(_bytes_of(part), peer) for peer, part in self.sends.items()]
+        receive, send = communicator.Recv_init, communicator.Send_init
+        arriving = [receive(_bytes_of(part), peer, size_tag(part)) for peer, part in self.receives.items()]
+        leaving = [send(_bytes_of(part), peer, size_tag(part)) for peer, part in self.sends.items()]
         self._peers = [*self.receives, *self.sends]
         self._requests = arriving + leaving
         weakref.finalize(self, _free, self._requests)
@@ -53,7 +61,8 @@ class MpiChannel(Channel):
                 began = began or time.monotonic()
             if looks % LOOKS == 0 and began and time.monotonic() - began > self._timeout:
                 late = [peer for peer, request in zip(self._peers, self._requests, strict=True) if not request.Test()]
-                raise self._failure(late[0], "exchange with", f"no answer for {self._timeout:g} s")
+                if late:
+                    raise self._failure(late[0], "exchange with", f"no answer for {self._timeout:g} s")
 
 
 def _free(requests: list[MPI.Prequest]) -> None:
@@ -77,9 +86,12 @@ class MpiWorld(World):
                 "use transport='c10d' under torchrun for CUDA, or device='cpu'"
             )
         self.device, self._timeout = device, timeout
-        self._communicator = MPI.COMM_WORLD.Dup()
-        self.rank = self._communicator.Get_rank()
-        self.size = self._communicator.Get_size()
+        self.rank = MPI.COMM_WORLD.Get_rank()
+        self.size = MPI.COMM_WORLD.Get_size()
+        _told(MPI.COMM_WORLD, "", timeout)
+        self._communicator, request = MPI.COMM_WORLD.Idup()
+        if not _done(request.Test, timeout):
+            raise TransportError(f"the {self.size} ranks of MPI did not join within {timeout:g} s: one of them waits")
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> MpiChannel:
         """As ``World.channel``."""
@@ -87,16 +99,80 @@ class MpiWorld(World):
 
     def texts(self, text: str) -> list[str]:
         """As ``World.texts``."""
-        own = np.frombuffer(text.encode(), dtype=np.uint8)
-        lengths = np.empty(self.size, dtype=np.int64)
-        self._communicator.Allgather(np.array([len(own)], dtype=np.int64), lengths)
-        together = np.empty(int(lengths.sum()), dtype=np.uint8)
-        self._communicator.Allgatherv(own, [together, lengths.tolist()])
-        return [part.tobytes().decode() for part in np.split(together, np.cumsum(lengths)[:-1])]
+        return _told(self._communicator, text, self._timeout)
 
     def close(self) -> None:
-        if self._communicator != MPI.COMM_NULL:
+        if self._communicator != MPI.COMM_NULL and not has_failed():
             self._communicator.Free()
+
+
+def _told(communicator: MPI.Intracomm, text: str, timeout: float) -> list[str]:
+    """The text of every rank: rank 0 hears them, and says them, or who does not come, to all."""
+    if communicator.Get_rank() == 0:
+        return _heard(communicator, text, timeout)
+    own = communicator.isend(text, 0, TAG)
+    answer = _received(communicator, 0, timeout + VERDICT)
+    if answer is None:
+        raise _missing(0, communicator.Get_size(), timeout)
+    own.wait()
+    if isinstance(answer, int):
+        raise _missing(answer, communicator.Get_size(), timeout)
+    return list(answer)
+
+
+def _heard(communicator: MPI.Intracomm, text: str, timeout: float) -> list[str]:
+    texts, late, began = [text], None, time.monotonic()
+    while len(texts) < communicator.Get_size() and late is None:
+        given = _received(communicator, len(texts), timeout - (time.monotonic() - began))
+        if given is None:
+            late = len(texts)
+        else:
+            texts.append(str(given))
+    answer = texts if late is None else late
+    sent = [communicator.isend(answer, peer, TAG) for peer in range(1, communicator.Get_size()) if peer != late]
+    arrived = _done(lambda: MPI.Request.testall(sent)[0], timeout if late is None else VERDICT)
+    if late is not None or not arrived:
+        raise _missing(late, communicator.Get_size(), timeout)
+    return texts
+
+
+def _received(communicator: MPI.Intracomm, peer: int, seconds: float) -> Any:
+    """What the rank has sent, ``None`` where it has not."""
+    found: list[MPI.Message] = []
+
+    def arrived() -> bool:
+        message = communicator.improbe(peer, TAG)
+        found.extend([] if message is None else [message])
+        return message is not None
+
+    if not _done(arrived, seconds):
+        return None
+    request = found[0].irecv()
+    results: list[Any] = []
+
+    def complete() -> bool:
+        done, value = request.test()
+        results.extend([value] if done else [])
+        return bool(done)
+
+    return results[0] if _done(complete, seconds) else None
+
+
+def _done(look: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time; MPI itself knows no timeout."""
+    began = time.monotonic()
+    while not look():
+        if time.monotonic() - began > seconds:
+            return False
+        time.sleep(NAP)
+    return True
+
+
+def _missing(rank: int | None, size: int, timeout: float) -> TransportError:
+    return TransportError(
+        f"rank {'?' if rank is None else rank} of {size} has not come within {timeout:g} s: it has ended, waits, or "
+        "does not what the others do; see its output, or raise the timeout"
+    )
 
 
 def join(device: str | torch.device | None, timeout: float) -> MpiWorld:
