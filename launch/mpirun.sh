@@ -12,6 +12,17 @@ ranks=$1 config=$2
 shift 2
 [ -n "${VIRTUAL_ENV:-}" ] || PATH="$(dirname "$0")/../.venv/bin:$PATH"
 
+# mpiexec says which process was killed, not which rank; and where a rank ends before it has joined MPI,
+# only a signal makes it end the others. So there is a shell round each rank.
+# shellcheck disable=SC2016
+rank='trap : INT TERM
+    "$@"
+    status=$?
+    case $status in 0|130) exit $status;; esac
+    [ $status -le 128 ] ||
+        echo "rank ${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-?}} was ended by signal $((status - 128))" >&2
+    kill -KILL $$'
+
 # -m mpi4py: an exception on one rank ends the job on all of them
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec mpiexec -n "$ranks" python -m mpi4py \
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec mpiexec -n "$ranks" sh -c "$rank" sh python -m mpi4py \
     -m hdnn_dist train "$config" "$@"

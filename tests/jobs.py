@@ -6,8 +6,10 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,13 +40,38 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end; the limit only stops a job that hangs."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    started = command(launcher, ranks, *arguments)
+    line = command(launcher, ranks, *arguments)
+    with started(line, variables) as process:
+        output, errors = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(line, process.returncode, output, errors)
+
+
+def free_port() -> str:
+    """Of the loopback, free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+@contextlib.contextmanager
+def by_hand(ranks: int, *arguments: str, **environment: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """A process for each rank, with torchrun's variables and no launcher; those that are left are killed."""
+    meeting = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    about = {**os.environ, "OMP_NUM_THREADS": "1", **meeting}
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(started([sys.executable, *arguments], {**about, "RANK": str(rank), **environment}))
+            for rank in range(ranks)
+        ]
+
+
+@contextlib.contextmanager
+def started(line: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process in a session of its own, which is killed in the end."""
     with subprocess.Popen(
-        started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=variables, start_new_session=True
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     ) as process:
         try:
-            output, errors = process.communicate(timeout=timeout)
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # what is left of a job that hung
-    return subprocess.CompletedProcess(started, process.returncode, output, errors)
+                os.killpg(process.pid, signal.SIGKILL)
