@@ -37,8 +37,8 @@ CASES = {
     "fail step": IN_A_LAYER,
     "nothing skip": NO_ANSWER,
 }
-# Where MPI has another way: it starts with a call that knows no rank, and mpiexec ends the job with a rank, whose number
-# launch/mpirun.sh tells.
+# Where MPI has another way: it starts with a call that knows no rank, and mpiexec ends the job with a rank, whose
+# number launch/mpirun.sh tells.
 OVER_MPI = {
     "leave start": "the other ranks have not started mpi within 4 s",
     "fail start": "the other ranks have not started mpi within 4 s",
