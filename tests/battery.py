@@ -370,6 +370,23 @@ def checkpoint_checks(world: World) -> None:
         SumTree(agents).sum(torch.zeros(1))  # the root's folder stays until all have read
 
 
+def other_numbers(world: World) -> None:
+    """Types that only torch knows travel too: what leaves a rank is bytes."""
+    graph = CommunicationGraph.ring(9)
+    agents = place(graph, world, spread(world, 9, 3))
+    mine = torch.as_tensor(np.random.default_rng(5).standard_normal((4, 18)))[:, local_rows(agents, (2,) * 9)]
+    for dtype, tolerance in ((torch.bfloat16, 5e-2), (torch.float16, 5e-3)):
+        found = []
+        for number_type in (dtype, torch.float64):
+            net = HDNN(agents, 2, 3, dtype=number_type, kernel="torch")
+            head, x = Readout(agents, net), mine.to(number_type, copy=True).requires_grad_()
+            loss = head.loss(net(x), torch.tensor([0, 1, 1, 0]))
+            loss.backward()
+            found.append((loss.detach().reshape(1), x.grad, net.weights.grad))
+        for given, exact_one in zip(*found, strict=True):
+            assert relative_error(given.double(), exact_one) < tolerance
+
+
 def parts(agents: Agents, seed: int) -> tuple[HDNN, Readout]:
     net = HDNN(agents, UNEVEN, 3, seed=seed)
     return net, Readout(agents, net, classes=3, at=(0, 4, 5))
@@ -386,6 +403,7 @@ def shared_folder(agents: Agents, own: Path) -> Path:
 CHECKS = (
     oracle_checks, published_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training,
     projection, traffic, off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks, lift_checks,
+    other_numbers,
 )  # fmt: skip
 
 

@@ -24,9 +24,9 @@ class Step:
         self.net = HDNN(agents, layers=2, kernel="torch")
         self.head = Readout(agents, self.net, root=root)
 
-    def __call__(self) -> None:
-        labels = torch.zeros(3, dtype=torch.long)
-        self.head.loss(self.net(torch.zeros(3, self.net.local_features)), labels).backward()
+    def __call__(self, batch: int = 3) -> None:
+        labels = torch.zeros(batch, dtype=torch.long)
+        self.head.loss(self.net(torch.zeros(batch, self.net.local_features)), labels).backward()
 
 
 def leave() -> None:
@@ -74,11 +74,12 @@ def main(what: str, when: str, transport: str) -> None:
         perhaps("place")
         step = Step(world)
         perhaps("contact")
+        step(5)
         step()
         perhaps("step")
         if not (last and when == "skip"):
             step.net(torch.zeros(3, step.net.local_features))
-        step()
+        step(5 if last and when == "batch" else 3)  # both have been seen, so that no rank asks the others
         print("done", flush=True)
 
 

@@ -36,6 +36,7 @@ CASES = {
     "kill step": IN_A_LAYER,
     "fail step": IN_A_LAYER,
     "nothing skip": NO_ANSWER,
+    "nothing batch": NO_ANSWER,
 }
 # Where MPI has another way: it starts with a call that knows no rank, and mpiexec ends the job with a rank, whose
 # number launch/mpirun.sh tells.

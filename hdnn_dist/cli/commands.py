@@ -9,6 +9,7 @@ import typer
 
 from hdnn_dist.cli import bench, inspect, reproduce, train
 from hdnn_dist.cli.shell import WRONG_INPUT
+from hdnn_dist.support.arguments import one_line
 
 UsageError: Any = typer.BadParameter.__base__  # which typer has no public name for
 
@@ -34,5 +35,6 @@ def main() -> None:
         sys.exit(app(sys.argv[1:] or ["--help"], prog_name="hdnn-dist", standalone_mode=False))
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "hdnn-dist"
-        sys.stderr.write(f"hdnn-dist: error: {error.format_message().rstrip('.')}; see {command} --help\n")
+        message = one_line(error.format_message()).rstrip(".")
+        sys.stderr.write(f"hdnn-dist: error: {message}; see {command} --help\n")
         sys.exit(WRONG_INPUT)

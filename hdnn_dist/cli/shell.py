@@ -16,6 +16,7 @@ from rich.console import Console
 from hdnn_dist.exchange.agreement import RankError
 from hdnn_dist.exchange.ending import end_now
 from hdnn_dist.exchange.world import TransportError
+from hdnn_dist.support.arguments import one_line
 from hdnn_dist.training.loop import DivergenceError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
@@ -59,7 +60,7 @@ def _warned_once() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if category not in shown:
-            sys.stderr.write(f"hdnn-dist: warning: {message}\n")
+            sys.stderr.write(f"hdnn-dist: warning: {one_line(message)}\n")
         shown.add(category)
 
     with warnings.catch_warnings():
@@ -69,6 +70,6 @@ def _warned_once() -> Iterator[None]:
 
 def leave(message: str, status: int) -> NoReturn:
     """One line on the standard error, and the end of the command, for which no other rank waits."""
-    sys.stderr.write(f"hdnn-dist: {message}\n")
+    sys.stderr.write(f"hdnn-dist: {one_line(message)}\n")
     end_now(status)
     raise typer.Exit(status)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hdnn_dist.exchange.ending import failed
 from hdnn_dist.exchange.ledger import OffGraphError, Route
-from hdnn_dist.support.arguments import one_line
+from hdnn_dist.support.arguments import one_line, shown
 
 TAGS = 2**15  # how many there are in any MPI
 
@@ -69,10 +69,15 @@ def size_tag(part: Tensor) -> int:
 
 
 def device_named(device: str | torch.device) -> torch.device:
-    """That device; ``ValueError`` for a CUDA device where there is none."""
-    chosen = torch.device(device)
+    """That device; ``ValueError`` for none, and for a CUDA device where there is none."""
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {shown(device)}: expected 'cpu', 'cuda' or 'cuda:0'")
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
+        raise ValueError(f"device {str(chosen)!r} was asked for, but torch sees no CUDA device here: use 'cpu'")
     return chosen
 
 

@@ -44,12 +44,12 @@ def require_type(name: str, given: object, kind: type, expected: str) -> None:
 
 def shown(given: object) -> str:
     """How a message shows what was given: on one line, and not all of what is long."""
-    return " ".join(BRIEF.repr(given).split())
+    return one_line(BRIEF.repr(given))
 
 
-def one_line(error: Exception) -> str:
-    """The text of an error, on one line."""
-    return " ".join(str(error).split())
+def one_line(text: object) -> str:
+    """A text, or that of an error, on one line, without what a terminal does not print."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
 def whole(name: str, value: object, least: int = 1) -> int:
