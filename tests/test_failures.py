@@ -121,7 +121,8 @@ def failed(**environment: str) -> str:
         _, errors = process.communicate(timeout=HANGS)
     assert process.returncode in (1, 2), errors
     assert "Traceback" not in errors
-    return errors.splitlines()[-1]
+    (line,) = (line for line in errors.splitlines() if line.startswith("hdnn-dist: "))
+    return line
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ CONFIG = str(LAUNCH / "configs" / "double_circles_ring8.toml")
 SETTINGS = ["--set", "epochs=100000", "--set", "network.layers=4", "--set", "network.kernel=torch"]
 HANGS = 25  # seconds: less than the 30 after which torchrun kills what does not end
 INTERRUPTED = "interrupted"
+SCRIPTS = [pytest.param(script, marks=pytest.mark.slow) for script in ("torchrun.sh", "mpirun.sh")]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -70,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "mpiexec", "torchrun.sh", "mpirun.sh"])
+@pytest.mark.parametrize("launcher", ["torchrun", "mpiexec", *SCRIPTS])
 def test_an_interrupted_launcher(launcher: str, folder: Path) -> None:
     """The ranks end by themselves, and say so."""
     mpiexec()
@@ -85,7 +86,7 @@ def test_an_interrupted_launcher(launcher: str, folder: Path) -> None:
         assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "mpiexec", "torchrun.sh", "mpirun.sh"])
+@pytest.mark.parametrize("launcher", ["torchrun", "mpiexec", *SCRIPTS])
 def test_a_launcher_that_is_killed(launcher: str, folder: Path) -> None:
     """Its ranks are not left to train on."""
     mpiexec()
@@ -99,7 +100,7 @@ def test_a_launcher_that_is_killed(launcher: str, folder: Path) -> None:
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("script", ["torchrun.sh", "mpirun.sh"])
 def test_a_rank_that_is_killed(script: str, number: signal.Signals, folder: Path) -> None:
     """The script says which, or the rank beside it does."""

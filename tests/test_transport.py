@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from jobs import run
+from jobs import by_hand, run
 
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.exchange.launchers import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES
@@ -118,6 +118,40 @@ def connections(folder: Path, ranks: int, kind: str, *extra: str, **environment:
     return {
         (a, b) for a, b in combinations(range(ranks), 2) if any((there, here) in ends[b] for here, there in ends[a])
     }
+
+
+TWICE = """
+import sys
+import torch
+from hdnn_dist import CommunicationGraph, connect, place
+
+if sys.argv[1] == "own":
+    torch.distributed.init_process_group("gloo")
+for graph in (CommunicationGraph.ring(4), CommunicationGraph.path(4)):
+    with connect(timeout=60) as world:
+        place(graph, world)
+"""
+
+
+@pytest.mark.parametrize(("launcher", "group"), [("torchrun", "ours"), ("torchrun", "own"), ("mpiexec", "ours")])
+def test_ranks_may_join_twice(launcher: str, group: str, tmp_path: Path) -> None:
+    """What they told each other the first time is not taken for an answer."""
+    script = tmp_path / "twice.py"
+    script.write_text(TWICE)
+    process = run(launcher, 2, str(script), group)
+    assert process.returncode == 0, process.stderr
+
+
+def test_ranks_may_join_twice_without_a_launcher() -> None:
+    with by_hand(2, "-c", TWICE, "ours") as ranks:
+        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "soon"])
+def test_a_timeout_that_is_none(timeout: object) -> None:
+    with pytest.raises(ValueError, match=r"timeout is .*: expected a finite number greater than 0"):
+        connect("local", timeout=timeout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/net/tcp")

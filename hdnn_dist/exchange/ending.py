@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-GRACE = 3.0  # seconds for a rank to end by itself, once it was interrupted or has failed
+GRACE = 3.0  # seconds for a rank to end by itself, once it was interrupted
+LAST_WORDS = 10.0  # seconds for it once it has failed, and writes what it has
 LOOK = 1000  # milliseconds between two looks after the launcher
 LONGEST = 1e6  # seconds that C libraries are given at most
 FAILED, INTERRUPTED = 1, 130
@@ -99,7 +100,7 @@ def end_soon(status: int) -> None:
     """The end of this process, by itself or by an alarm: a group of ranks can wait in its last lines for ever."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        signal.setitimer(signal.ITIMER_REAL, GRACE if status == INTERRUPTED else LAST_WORDS)
 
 
 class _Guard:
@@ -111,11 +112,10 @@ class _Guard:
         self._rank = 0
         self._heard = threading.Event()
         self._handler: Callable[[int, FrameType | None], object] | None = None
-        self._poll = select.poll()
         self._parent = os.getppid() if any(name in os.environ for name in LAUNCHED) else None
 
     def start(self, rank: int) -> None:
-        self._rank = rank
+        self._rank, self._poll = rank, select.poll()
         self._uncaught, sys.excepthook = sys.excepthook, self._on_exception
         atexit.register(self._on_exit)
         self._hear_interrupts()
@@ -161,6 +161,8 @@ class _Guard:
     def _watch(self) -> None:
         while True:
             events = dict(self._poll.poll(LOOK))
+            if events.get(self._proxy, 0) & select.POLLNVAL:  # closed here
+                self._poll.unregister(self._proxy)
             if events.get(self._proxy, 0) & select.POLLHUP or self._parent not in (None, os.getppid()):
                 self._end_now(f"rank {self._rank} ends, as its launcher has", FAILED)
             if self._handler is not None and self._reader in events:

@@ -14,7 +14,7 @@ from torch import Tensor
 from hdnn_dist.exchange.ending import GRACE, end_soon, failed, guard, within
 from hdnn_dist.exchange.launchers import TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import Route
-from hdnn_dist.exchange.transports.meeting import Meeting, duration, meet, texts
+from hdnn_dist.exchange.transports.meeting import duration, meet, met_before, texts
 from hdnn_dist.exchange.world import Channel, TransportError, World, device_named, size_tag
 from hdnn_dist.support.arguments import one_line
 
@@ -92,7 +92,7 @@ class C10dWorld(World):
     def __init__(self, device: torch.device, timeout: float) -> None:
         self.device, self._timeout = device, timeout
         self._owns_group = not dist.is_initialized()
-        self._meeting = meet(timeout) if self._owns_group else _met_before()
+        self._meeting = meet(timeout) if self._owns_group else met_before()
         self.rank, self.size = self._meeting.rank, self._meeting.size
         self._asked = 0
         if self.size > 1:
@@ -115,7 +115,7 @@ class C10dWorld(World):
             dist.init_process_group(backend, timeout=duration(timeout), store=store, rank=rank, world_size=size)
 
         try:
-            within(self._timeout + GRACE, make)
+            make() if backend == "nccl" else within(self._timeout + GRACE, make)  # CUDA's device is the thread's
         except (TimeoutError, RuntimeError) as error:
             name = os.environ.get("GLOO_SOCKET_IFNAME", "not set")
             raise TransportError(
@@ -139,12 +139,6 @@ class C10dWorld(World):
                 within(GRACE, dist.destroy_process_group)
             except (TimeoutError, RuntimeError):  # it waits for a rank that will not come
                 failed()
-
-
-def _met_before() -> Meeting:
-    """Where the ranks of a group that the user has made have met."""
-    store = dist.PrefixStore("hdnn_dist", dist.distributed_c10d._get_default_store())
-    return Meeting(store, dist.get_rank(), dist.get_world_size())
 
 
 def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
