@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
-from hdnn_dist.experiments.depth import depth_panels
+from hdnn_dist.experiments.depth import accuracy_axis, depth_panels
 from hdnn_dist.experiments.table import accuracy, grouped, pivoted
 from hdnn_dist.plots.lines import draw_lines
 
@@ -65,7 +65,7 @@ def _summed_up(data: str, found: Findings) -> str:
 
 def _draw(found: Findings, path: Path) -> Path:
     panels = depth_panels(found, "data", "architecture")
-    return draw_lines(panels, path, x="layers", y="test accuracy, median")
+    return draw_lines(panels, path, x="layers", y=accuracy_axis(found))
 
 
 EXPERIMENT = Experiment(

@@ -20,3 +20,9 @@ def depth_panels(findings: Findings, panel: str, name: str) -> dict[str, list[Li
     return {
         str(value).replace("_", " "): depth_lines(group, name) for (value,), group in grouped(findings, [panel]).items()
     }
+
+
+def accuracy_axis(findings: Findings) -> str:
+    """What the height of these lines is."""
+    seeds = len(findings[0].results)
+    return "test accuracy, " + ("a single seed" if seeds == 1 else f"median of {seeds} seeds")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hdnn_dist.experiments.cells import Cell, Experiment, Findings
+from hdnn_dist.experiments.depth import accuracy_axis, depth_lines
 from hdnn_dist.experiments.table import grouped, median_range, pivoted
-from hdnn_dist.plots.lines import Line, draw_lines
+from hdnn_dist.plots.lines import draw_lines
 
 ARCHITECTURES = ("MS1", "H1-J1", "H1-J2", "H2")
 LAYERS = (2, 4, 8)
@@ -28,11 +29,7 @@ def _headline(found: Findings) -> str:
 
 
 def _draw(found: Findings, path: Path) -> Path:
-    lines = [
-        Line(name, [finding.cell.labels["layers"] for finding in line], [finding.median for finding in line])
-        for (name,), line in grouped(found, ["architecture"]).items()
-    ]
-    return draw_lines({"MNIST": lines}, path, x="layers", y="test accuracy, median")
+    return draw_lines({"MNIST": depth_lines(found, "architecture")}, path, x="layers", y=accuracy_axis(found))
 
 
 EXPERIMENT = Experiment(

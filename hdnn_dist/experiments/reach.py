@@ -13,7 +13,7 @@ import numpy as np
 
 from hdnn_dist.analysis.check import check_config
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
-from hdnn_dist.experiments.depth import depth_panels
+from hdnn_dist.experiments.depth import accuracy_axis, depth_panels
 from hdnn_dist.experiments.table import accuracy, grouped, median_and_worst, median_range, pivoted
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.lines import draw_lines
@@ -79,7 +79,7 @@ def _headline(found: Findings) -> str:
 
 def _draw(found: Findings, path: Path) -> Path:
     panels = {f"digits, {pixels} pixels": lines for pixels, lines in depth_panels(found, "pixels", "graph").items()}
-    return draw_lines(panels, path, x="layers", y="test accuracy, median", level=("chance", CHANCE))
+    return draw_lines(panels, path, x="layers", y=accuracy_axis(found), level=("chance", CHANCE))
 
 
 EXPERIMENT = Experiment(

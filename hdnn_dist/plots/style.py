@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from hdnn_dist.support.files import whole_file
@@ -18,6 +19,7 @@ Array = NDArray[Any]
 # their yellow and black
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#332288")
 INK, EDGE, PAPER = "#222222", "#8A8F98", "#F3F4F6"
+MARKERS = "o^sDvP*X"
 DPI = 150
 LONGEST_LINE = 90  # characters of a title
 MADE_BY, HEAD_BYTES = "hdnn-dist", 1024  # what is written into the head of a PNG
@@ -39,6 +41,41 @@ def dress(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(EDGE)
     axes.tick_params(which="both", colors=INK, labelsize=9)
+
+
+def plain_numbers(axes: Axes) -> None:
+    """On a logarithmic axis upwards that spans few decades: 0.2 and 0.5 instead of powers of 10 alone."""
+    low, high = axes.get_ylim()
+    if low > 1e-4 and high < min(1e3 * low, 1e5):
+        axes.yaxis.set_major_locator(MaxNLocator(5) if high < 5 * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure) -> None:
+    """One legend of all axes, each label once, under them, where it cannot cover anything; its labels are plain text.
+
+    Nothing where nothing has a label.
+    """
+    entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    known = {label: handle for entry in entries for handle, label in entry}
+    if not known:
+        return
+    look: dict[str, Any] = {"ncols": _columns(figure.get_figwidth(), list(known)), "frameon": False, "fontsize": 9}
+    legend = figure.legend(known.values(), known.keys(), loc="outside lower center", **look)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _columns(width: float, labels: list[str]) -> int:
+    """Of a legend in a figure so many inches wide: one row if that fits."""
+    widths = [0.55 + 0.07 * len(label) for label in labels]
+    return len(labels) if sum(widths) < width - 0.5 else max(1, int((width - 0.5) / max(widths)))
+
+
+def marker(index: int) -> str:
+    """The marker of a class or a line; colour and marker together tell 64 of them apart."""
+    return MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]
 
 
 def colour(index: int) -> str:
