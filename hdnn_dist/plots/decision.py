@@ -10,9 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from hdnn_dist.plots.style import INK, Array, colour, save, square_figure
-
-MARKERS = "o^sDvP*X"
+from hdnn_dist.plots.style import INK, Array, colour, legend_below, marker, save, square_figure
 
 
 def draw_decision(
@@ -24,8 +22,11 @@ def draw_decision(
     path: str | Path,
     *,
     title: str = "Decision regions",
+    axes_show: tuple[str, str] = ("column 0", "column 1"),
 ) -> Path:
     """Draw what the network decides over a plane, and the points it was tested on.
+
+    ``title``: with a second line that says which points these are; ``axes_show``: what each axis is.
 
     ``grid_x``: (nx,), ``grid_y``: (ny,). ``probability``: (ny, nx), floats for the probability of class 1, or
     integers for the class itself. ``inputs``: (points, 2). ``labels``: (points,) class numbers. Raises ``ValueError``
@@ -48,7 +49,9 @@ def draw_decision(
     else:
         _draw_classes(axes, x, y, value)
     _draw_points(axes, points, classes)
-    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel="feature 0", ylabel="feature 1", aspect="equal")
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+    axes.set(xlabel=axes_show[0], ylabel=axes_show[1])
+    legend_below(figure)
     return save(figure, path)
 
 
@@ -57,6 +60,7 @@ def _draw_probability(figure: Figure, axes: Axes, x: Array, y: Array, probabilit
     image = axes.pcolormesh(x, y, probability, cmap=shades, vmin=0, vmax=1, shading="gouraud")
     if probability.min() < 0.5 < probability.max():
         axes.contour(x, y, probability, levels=[0.5], colors=INK, linewidths=1.0)
+        axes.plot([], [], color=INK, linewidth=1.0, label="boundary, probability 0.5")
     figure.colorbar(image, ax=axes, label="probability of class 1", shrink=0.7, aspect=30)
 
 
@@ -69,7 +73,5 @@ def _draw_points(axes: Axes, points: Array, classes: Array) -> None:
     size = float(np.clip(70.0 / np.sqrt(max(len(points), 1)), 1.8, 5.0))
     for index in np.unique(classes):
         x, y = points[classes == index].T
-        marker = MARKERS[index % len(MARKERS)]
-        axes.plot(x, y, marker, markersize=size, color=colour(index), markeredgewidth=0, label=f"class {index}")
-    if len(points):
-        axes.legend(loc="upper right", fontsize=9, framealpha=0.9, markerscale=6.0 / size)
+        axes.plot(x, y, marker(index), markersize=size, color=colour(index), markeredgewidth=0)
+        axes.plot([], [], marker(index), markersize=6.0, color=colour(index), markeredgewidth=0, label=f"class {index}")

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
 from numpy.typing import ArrayLike
 
-from hdnn_dist.plots.style import PALETTE, PAPER, Array, save, square_figure
+from hdnn_dist.plots.style import EDGE, PALETTE, PAPER, Array, legend_below, save, square_figure
 
 CELLS = 720  # a matrix with more rows is drawn in cells that hold several entries
+MOST_NUMBERS = 25  # along an axis
 LINED_BLOCKS = 64  # the lines between more blocks than this would hide the pattern
 
 
@@ -24,9 +26,9 @@ def draw_sparsity(
 ) -> Path:
     """Draw where ``K``, (rows, columns) of bool or float, is not zero.
 
-    ``block_starts``: the first row (and column) of each block; lines are drawn between the blocks where they
-    are few. In a large matrix a cell of the picture is filled when any entry under it is not zero. Raises
-    ``ValueError`` when ``K`` is no matrix or is empty.
+    ``block_starts``: the first row (and column) of the block of each agent; agents are then what the axes count, and
+    lines are drawn between the blocks where they are few. In a large matrix a cell of the picture is filled when any
+    entry under it is not zero. Raises ``ValueError`` when ``K`` is no matrix or is empty.
     """
     pattern = np.asarray(K) != 0
     if pattern.ndim != 2 or pattern.size == 0:
@@ -42,11 +44,33 @@ def draw_sparsity(
         vmax=1,
         interpolation="nearest",
     )
-    if block_starts is not None and len(block_starts) <= LINED_BLOCKS:
-        axes.hlines([start for start in block_starts if 0 < start < rows], 0, columns, color="white", linewidth=1.0)
-        axes.vlines([start for start in block_starts if 0 < start < columns], 0, rows, color="white", linewidth=1.0)
-    axes.set(xlabel="column", ylabel="row")
+    if block_starts is None:
+        axes.set(xlabel="column", ylabel="row")
+    else:
+        axes.set(xlabel="agent whose block of the state is read", ylabel="agent that owns the rows")
+        _mark_blocks(axes.xaxis, block_starts, columns)
+        _mark_blocks(axes.yaxis, block_starts, rows)
+    axes.plot([], [], "s", color=PALETTE[0], label="may be nonzero")
+    axes.plot([], [], "s", color=PAPER, markeredgecolor=EDGE, label="always zero")
+    legend_below(figure)
     return save(figure, path)
+
+
+def _mark_blocks(axis: Axis, starts: Sequence[int], length: int) -> None:
+    """The numbers of agents at the middle of their blocks, of every second, fifth, ... where they are many; lines."""
+    edges = np.append(starts, length)
+    apart = next(
+        step
+        for decade in (1, 10, 100, 1000, 10000)
+        for step in (decade, 2 * decade, 5 * decade)
+        if MOST_NUMBERS * step >= len(starts)
+    )
+    numbered = np.arange(0, len(starts), apart)
+    axis.set_ticks((edges[numbered] + edges[numbered + 1]) / 2, labels=[str(agent) for agent in numbered])
+    if len(starts) <= LINED_BLOCKS:
+        axis.set_ticks(edges[1:-1], minor=True)
+        axis.set_tick_params(which="minor", length=0)
+        axis.grid(visible=True, which="minor", color="white", linewidth=1.0)
 
 
 def _coarsen(pattern: Array, axis: int) -> Array:

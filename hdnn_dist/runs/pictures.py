@@ -65,6 +65,7 @@ class Plane:
     def __init__(self, job: Job) -> None:
         chosen, both = job.config.data, np.arange(2)
         self.name = chosen.name
+        self.axes_show = _axis(job, 0), _axis(job, 1)
         self.test = load(
             chosen.name,
             seed=job.config.seed,
@@ -86,10 +87,27 @@ class Plane:
         shown, labels = self.test.inputs[:MOST_POINTS], self.test.labels
         assert labels is not None
         shape = (GRID_POINTS, GRID_POINTS)
-        title = f"Decision regions, {self.name.replace('_', ' ')}"
-        return draw_decision(
-            self.x, self.y, self.decided.reshape(shape), shown, labels[:MOST_POINTS], path, title=title
+        which = (
+            f"all {len(self.test)}" if len(shown) == len(self.test) else f"the first {len(shown)} of {len(self.test)}"
         )
+        title = f"What the network decides, {self.name.replace('_', ' ')}\nPoints: {which} test samples"
+        return draw_decision(
+            self.x,
+            self.y,
+            self.decided.reshape(shape),
+            shown,
+            labels[:MOST_POINTS],
+            path,
+            title=title,
+            axes_show=self.axes_show,
+        )
+
+
+def _axis(job: Job, column: int) -> str:
+    """Which agent sees this column of the data."""
+    assigned = {} if job.columns is None else job.columns.assignment
+    seen = [f", seen by agent {agent}" for agent, columns in assigned.items() if column in columns]
+    return f"column {column}{''.join(seen)}"
 
 
 def _draw_agents(job: Job, path: Path) -> Path:
@@ -104,9 +122,12 @@ def _draw_agents(job: Job, path: Path) -> Path:
 
 
 def _draw_pattern(job: Job, path: Path) -> Path:
+    """One picture: all operators of a network have one pattern, in all of its layers."""
     sizes = job.net.layout.halo.sizes
-    sizes = sizes if sizes.sum() <= LARGEST_MASK else np.ones_like(sizes)
-    operator = job.net.architecture.operators[0].name
+    small = sizes.sum() <= LARGEST_MASK
+    sizes = sizes if small else np.ones_like(sizes)
     starts = (np.cumsum(sizes) - sizes).tolist()
-    title = f"Sparsity of {operator}, {job.agents.graph.name}"
+    names = [operator.name for operator in job.net.architecture.operators]
+    title = f"Pattern of {' and '.join(names)}, the same in {'both and in ' if len(names) > 1 else ''}all layers"
+    title = f"{title}\n{job.agents.graph.name}{'' if small else ', a cell for each block'}"
     return draw_sparsity(job.net.pattern.mask(sizes), path, block_starts=starts, title=title)
