@@ -404,15 +404,15 @@ class TestPictures:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         axes = drawn_norms(bound_rows(log10_upper_bound=math.log10(18.3)), tmp_path, monkeypatch)
-        assert "upper bound, last 18.3" in axes.get_legend_handles_labels()[1]
+        assert "upper bound, 18.3 at j = 8" in axes.get_legend_handles_labels()[1]
         axes = drawn_norms(bound_rows(log10_upper_bound=47.0), tmp_path, monkeypatch)
-        assert "upper bound, last 1e47" in axes.get_legend_handles_labels()[1]
+        assert "upper bound, 1e47 at j = 8 (\u25b2 beyond the picture)" in axes.get_legend_handles_labels()[1]
 
     def test_it_ends_above_a_bound_that_is_near(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         near = drawn_norms(bound_rows(log10_upper_bound=math.log10(50.0)), tmp_path, monkeypatch)
         assert 50 < near.get_ylim()[1] <= 150
         far = drawn_norms(bound_rows(log10_upper_bound=400.0), tmp_path, monkeypatch)
-        assert far.get_ylim()[1] == pytest.approx(2e4)
+        assert far.get_ylim()[1] == pytest.approx(2e2)
 
 
 def drawn_norms(rows: list[dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:

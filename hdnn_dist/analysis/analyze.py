@@ -106,8 +106,9 @@ def analyse_depth(path: Path, world: World) -> Analysis:
     if world.rank:
         return Analysis()
     content = {"graph": agents.graph.name, "step": SWEEP_STEP, "seed": SWEEP_SEED, "layers": DEPTHS, "norms": norms}
+    about = f"random weights of seed {SWEEP_SEED}, step {SWEEP_STEP:g}, {agents.graph.name}"
     rows = [{"layers": N, **{name: each[at] for name, each in norms.items()}} for at, N in enumerate(DEPTHS)]
-    written = [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png")]
+    written = [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png", about=about)]
     return Analysis(written, rows, ["norm of d y_N / d y_0 of the first N layers"])
 
 
@@ -124,7 +125,7 @@ def analyse_controls(path: Path, world: World) -> Analysis:
     notes = [f"{control.name}: {control.key}, {network}" for control, network in zip(CONTROLS, networks, strict=True)]
     written = [
         _write_json(path / "controls.json", {"controls": content}),
-        draw_controls(tables, networks, path / "controls.png"),
+        draw_controls(content, path / "controls.png"),
     ]
     return Analysis(written, [row for rows in tables for row in rows], notes)
 
@@ -155,11 +156,11 @@ def _write_run(
     residuals: list[float] | None,
     gradients: list[tuple[int, list[float]]],
 ) -> list[Path]:
-    title = f"{job.net.architecture.name}, {job.net.layers} layers, {job.agents.graph.name}"
+    about = f"{job.net.architecture.name}, {job.net.layers} layers, {job.agents.graph.name}, {_where(job)}"
     written = [
         _write_json(path / ANALYSIS, {**_about(job), "table": table, "layer_residuals": residuals}),
-        draw_norms(table, path / NORMS, title=f"Norm of the BSM: {title}"),
-        draw_singular_values(table, path / VALUES, title=f"Singular values of the BSM: {title}"),
+        draw_norms(table, path / NORMS, about=about),
+        draw_singular_values(table, path / VALUES, about=about),
     ]
     if gradients:
         steps, norms = zip(*gradients, strict=True)
@@ -169,14 +170,18 @@ def _write_run(
 
 def _about(job: Job) -> dict[str, Any]:
     """What was analysed, and where."""
-    net, where = job.net, "first sample" if job.lift is None else "central pixel of the first image"
+    net = job.net
     return {
         "architecture": net.architecture.name,
         "layers": net.layers,
         "step": net.step,
         "features": int(net.features.sum()),
-        "at": f"the {where} of the test set, in float64",
+        "at": f"the {_where(job)}, in float64",
     }
+
+
+def _where(job: Job) -> str:
+    return f"{'first sample' if job.lift is None else 'central pixel of the first image'} of the test set"
 
 
 def _notes(path: Path, residuals: list[float] | None) -> list[str]:

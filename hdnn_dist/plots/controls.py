@@ -1,4 +1,4 @@
-"""What each control of explosion does, a column for each control, a row for each figure."""
+"""What each control of explosion does and costs, a column for each control, a row for each figure."""
 
 from __future__ import annotations
 
@@ -8,50 +8,59 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 
-from hdnn_dist.plots.style import PALETTE, dress, save
+from hdnn_dist.plots.style import PALETTE, dress, plain_numbers, save
 
+COST = "test_accuracy"
 FIGURES = {
-    "norm": "2-norm of\nd y$_N$ / d y$_0$",
-    "log10_upper_bound": "log10 of its\nupper bound",
-    "differences": "squared differences\nof the layers",
-    "weights": "squares of\nthe weights",
+    "norm": "2-norm of d y_N / d y_0\n(last by first state)",
+    "log10_upper_bound": "log10 of the upper\nbound of that norm",
+    "differences": "squared differences\nof neighbouring layers",
+    "weights": "sum of squares\nof the weights",
+    COST: "the cost:\ntest accuracy",
 }
-LINEAR = "log10_upper_bound"
+LINEAR = ("log10_upper_bound", COST)
 
 
-def draw_controls(tables: Sequence[Sequence[Mapping[str, Any]]], networks: Sequence[str], path: str | Path) -> Path:
+def draw_controls(controls: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     """Draw every figure against the strength of a control.
 
-    ``tables``: for each control its rows, with ``control``, ``strength`` (None without it) and the figures above.
-    ``networks``: for each control the network it was set on; columns of one network share their scales.
+    ``controls``: for each its ``key`` in the config, the ``network`` it was set on, and ``rows`` with ``control``,
+    ``strength`` (None without it) and the figures above, None where there is none. Columns of one network share their
+    scales.
     """
-    figure = Figure(figsize=(1.9 * len(tables) + 0.8, 7.4), layout="constrained")
-    grid = figure.subplots(len(FIGURES), len(tables), squeeze=False)
+    figure = Figure(figsize=(1.9 * len(controls) + 0.8, 9.2), layout="constrained")
+    grid = figure.subplots(len(FIGURES), len(controls), squeeze=False)
+    networks = [control["network"] for control in controls]
     for line, (key, label) in enumerate(FIGURES.items()):
-        for column, rows in enumerate(tables):
+        for column, control in enumerate(controls):
             axes, first = grid[line, column], networks.index(networks[column])
             if first < column:
                 axes.sharey(grid[line, first])
-                axes.tick_params(labelleft=False)
-            _draw_column(axes, rows, key, PALETTE[first % len(PALETTE)])
+                axes.tick_params(which="both", labelleft=False)
+            _draw_column(axes, control["rows"], key, PALETTE[first % len(PALETTE)])
         grid[line, 0].set_ylabel(label)
-    for axes, rows, network in zip(grid[0], tables, networks, strict=True):
-        axes.set_title(f"{rows[0]['control']}\n{network}", fontsize=9)
-    for axes in grid[-1]:
-        axes.set_xlabel("strength")
+    for axes, control in zip(grid[0], controls, strict=True):
+        axes.set_title(f"{control['rows'][0]['control']}\n{control['network']}", fontsize=9)
+    for axes, control in zip(grid[-1], controls, strict=True):
+        axes.set_xlabel(control["key"], fontsize=9)
+    figure.supxlabel("value of the key in the config, from no control to a strong one; h is the step size", fontsize=10)
     return save(figure, path)
 
 
 def _draw_column(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, colour: str) -> None:
     dress(axes, "")
     places = range(len(rows))
-    axes.plot(places, [row[key] for row in rows], "o-", color=colour, markersize=4)
-    if key != LINEAR:
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes.set_xlim(-0.3, len(rows) - 0.7)
     axes.set_xticks(places, ["none" if row["strength"] is None else f"{row['strength']:g}" for row in rows])
     axes.tick_params(axis="x", labelsize=8)
     axes.grid(color="#E3E5E8", linewidth=0.8)
+    known = [(place, row[key]) for place, row in enumerate(rows) if row[key] is not None]
+    if not known:
+        axes.text(0.5, 0.5, "not trained", ha="center", va="center", fontsize=9, transform=axes.transAxes)
+        axes.set_yticks([])
+        return
+    axes.plot(*zip(*known, strict=True), "o-", color=colour, markersize=4)
+    if key not in LINEAR:
+        axes.set_yscale("log")
+        plain_numbers(axes)

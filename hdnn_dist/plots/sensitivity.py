@@ -10,64 +10,77 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.markers import CARETUP
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from hdnn_dist.plots.style import PALETTE, dress, save
+from hdnn_dist.plots.style import PALETTE, dress, legend_below, save
 
 SIZE = (7.2, 4.8)  # inches
 FLOOR = 1e-30  # what is smaller is drawn here
-ROOM = 1e4  # bounds leave the picture where they are so many times the largest norm
+ROOM = 1e2  # bounds leave the picture where they are so many times the largest norm
 HIGHEST = 200.0  # power of 10 that an axis can take
 BOUNDS = ("log10_upper_bound", "log10_continuous_bound")
+BSM = "backward sensitivity matrix (BSM), M_j = d y_N / d y_(N-j)"
+BACK = "j, layers back from the output"
 Rows = Sequence[Mapping[str, Any]]
 
 
-def draw_norms(rows: Rows, path: str | Path, *, title: str = "Norm of the BSM") -> Path:
-    """Draw the norm of d y_N / d y_{N-j} against j, with its bounds.
+def draw_norms(rows: Rows, path: str | Path, *, about: str = "") -> Path:
+    """Draw the norm of M_j = d y_N / d y_{N-j} against j, with its bounds.
 
     ``rows``: the table of the analysis, with ``j``, ``norm``, ``lower_bound`` (or None), ``log10_upper_bound`` and
-    ``log10_continuous_bound`` (or None). A bound is drawn as far as it stays near the norms; its last value is named.
+    ``log10_continuous_bound`` (or None). A bound is drawn as far as it stays near the norms: where it leaves the
+    picture there is an arrow, and its last value is named. ``about``: of what, under the title.
     """
-    figure, axes = _log_figure(title, "layers back from the output, j", "2-norm")
+    figure, axes = _log_figure(f"Norm of the {BSM}", about, BACK, "2-norm of M_j")
     j, norm = _column(rows, "j"), _column(rows, "norm")
-    axes.plot(j, np.maximum(norm, FLOOR), "o-", color=PALETTE[0], markersize=4, label=f"norm, last {norm[-1]:.3g}")
-    if rows[-1]["lower_bound"] is not None:
-        axes.axhline(rows[-1]["lower_bound"], color=PALETTE[2], linewidth=1.2, label="lower bound 1")
-    _draw_bound(axes, rows, "log10_upper_bound", "upper bound", PALETTE[1], "--")
-    _draw_bound(axes, rows, "log10_continuous_bound", "exp(Q t), continuous time", PALETTE[6], ":")
+    last = f"{norm[-1]:.3g} at j = {j[-1]:g}"
+    axes.plot(j, np.maximum(norm, FLOOR), "o-", color=PALETTE[0], markersize=4, label=f"measured norm, {last}")
     axes.set_ylim(max(min(norm.min(), 1.0), FLOOR) / 3, _highest(rows))
-    _legend_below(figure)
+    if rows[-1]["lower_bound"] is not None:
+        axes.axhline(rows[-1]["lower_bound"], color=PALETTE[2], linewidth=1.2, label="lower bound, 1: never vanishes")
+    _draw_bound(axes, rows, "log10_upper_bound", "upper bound", color=PALETTE[1], linestyle="--")
+    _draw_bound(axes, rows, "log10_continuous_bound", "upper bound in continuous time", color=PALETTE[6], linestyle=":")
+    _name_floor(axes, norm, j)
+    _number_powers(axes, j)
+    legend_below(figure)
     return save(figure, path)
 
 
-def draw_singular_values(rows: Rows, path: str | Path, *, title: str = "Singular values of the BSM") -> Path:
-    """Draw the singular values of d y_N / d y_{N-j} against j: all where the rows have ``singular_values``, else the
-    largest, ``norm``, and the ``smallest_singular_value`` (or None).
+def draw_singular_values(rows: Rows, path: str | Path, *, about: str = "") -> Path:
+    """Draw the singular values of M_j = d y_N / d y_{N-j} against j: all where the rows have ``singular_values``, else
+    the largest, ``norm``, and the ``smallest_singular_value`` (or None).
 
-    Those that are None are lost in rounding: they are not drawn.
+    Those that are None are lost in rounding: they are not drawn. ``about``: of what, under the title.
     """
-    figure, axes = _log_figure(title, "layers back from the output, j", "singular value")
+    figure, axes = _log_figure(f"Singular values of the {BSM}", about, BACK, "singular value of M_j")
+    label = "each singular value: how M_j stretches one direction"
     for row in rows:
         every = row.get("singular_values") or (row["norm"], row["smallest_singular_value"])
-        values = [value for value in every if value is not None]
-        axes.plot(np.full(len(values), row["j"]), np.maximum(values, FLOOR), "_", color=PALETTE[0], markersize=9)
+        values = np.maximum([value for value in every if value is not None], FLOOR)
+        places = np.full(len(values), row["j"])
+        axes.plot(places, values, "_", color=PALETTE[0], markersize=9, label=label)
     for key, name, colour in (
-        ("norm", "largest", PALETTE[1]),
-        ("smallest_singular_value", "smallest, above rounding", PALETTE[2]),
+        ("norm", "largest (the 2-norm): gradients grow at most so much", PALETTE[1]),
+        ("smallest_singular_value", "smallest above rounding: they shrink at most so much", PALETTE[2]),
     ):
         known = [row for row in rows if row[key] is not None]
         if known:
-            axes.plot(
-                _column(known, "j"), np.maximum(_column(known, key), FLOOR), color=colour, linewidth=1.2, label=name
-            )
-    axes.axhline(1.0, color=PALETTE[6], linewidth=0.8, linestyle=":")
-    _legend_below(figure)
+            values = np.maximum(_column(known, key), FLOOR)
+            axes.plot(_column(known, "j"), values, color=colour, linewidth=1.2, label=name)
+    axes.axhline(1.0, color=PALETTE[6], linewidth=0.8, linestyle=":", label="1: lengths are kept")
+    _number_powers(axes, _column(rows, "j"))
+    legend_below(figure)
     return save(figure, path)
 
 
 def draw_gradient_norms(
-    steps: ArrayLike, norms: ArrayLike, path: str | Path, *, title: str = "Gradient norm of every layer"
+    steps: ArrayLike,
+    norms: ArrayLike,
+    path: str | Path,
+    *,
+    title: str = "Gradient of the loss by the weights of a layer",
 ) -> Path:
     """Draw ``norms`` (steps, layers) as a heat map with a logarithmic colour scale; zeros are left blank.
 
@@ -80,7 +93,7 @@ def draw_gradient_norms(
         )
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    dress(axes, title)
+    dress(axes, title if (values > 0).all() else f"{title}\nblank where it is zero or not finite")
     positive = values[values > 0]
     scale = LogNorm(positive.min(), positive.max()) if positive.size and positive.min() < positive.max() else None
     apart = numbers[1] - numbers[0] if len(numbers) > 1 else 1.0
@@ -94,8 +107,8 @@ def draw_gradient_norms(
         cmap="viridis",
         interpolation="nearest",
     )
-    figure.colorbar(image, ax=axes, label="2-norm")
-    axes.set(xlabel="training step", ylabel="layer")
+    figure.colorbar(image, ax=axes, label="2-norm of the gradient")
+    axes.set(xlabel="training step", ylabel="layer, from the input (0) to the output")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return save(figure, path)
@@ -108,42 +121,48 @@ def draw_counterexample(t: ArrayLike, y: ArrayLike, bsm: ArrayLike, path: str | 
     states, entries = np.asarray(y), np.asarray(bsm)
     for number in range(2):
         top.plot(t, states[:, number], color=PALETTE[number], linewidth=0.9, label=f"$y_{number + 1}$")
-    dress(top, f"y' = {eps:g} J tanh(y): the state goes round for ever ...")
+    dress(top, f"y' = {eps:g} J tanh(y), J = [0 -1; 1 0]: the state goes round for ever ...")
+    top.set_ylabel("state y")
     for column, axes in enumerate(rest):
         for row in range(2):
             label = f"$M_{{{row + 1}{column + 1}}}$"
             axes.plot(t, entries[:, row, column], color=PALETTE[row], linewidth=0.9, label=label)
-        dress(axes, "... and all entries of M = d y(t) / d y(0) grow without bound" if column == 0 else "")
+        sensitivity = "... and all entries of its sensitivity matrix M = d y(t) / d y(0) grow without bound"
+        dress(axes, sensitivity if column == 0 else "")
+        axes.set_ylabel(f"column {column + 1} of M")
     rest[1].sharey(rest[0])
-    rest[1].set_xlabel("t")
+    rest[1].set_xlabel("time t")
     for axes in (top, *rest):
         axes.grid(color="#E3E5E8", linewidth=0.8)
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, path)
 
 
-def draw_depth(norms: Mapping[str, Sequence[float]], depths: Sequence[int], path: str | Path) -> Path:
-    """Draw the norm of d y_N / d y_0 against the depth N, a line for each name in ``norms``."""
-    figure, axes = _log_figure("Gradients against depth", "layers N", "2-norm of d y_N / d y_0")
-    floor = 1.0
+def draw_depth(
+    norms: Mapping[str, Sequence[float]], depths: Sequence[int], path: str | Path, *, about: str = ""
+) -> Path:
+    """Draw the norm of d y_N / d y_0 against the depth N, a line for each name in ``norms``.
+
+    ``about``: of what, under the title.
+    """
+    title = "How far the last state y_N depends on the first, y_0"
+    figure, axes = _log_figure(title, about, "number of layers, N", "2-norm of d y_N / d y_0")
     for number, (name, values) in enumerate(norms.items()):
-        drawn = np.maximum(values, FLOOR)
-        floor = min(floor, drawn.min())
-        label = f"{name}, last {values[-1]:.3g}"
-        axes.plot(depths, drawn, "o-", color=PALETTE[number % len(PALETTE)], markersize=4, label=label)
-    axes.axhline(1.0, color=PALETTE[6], linewidth=1.0, linestyle=":", label="lower bound of H2")
-    if floor <= FLOOR:
-        axes.annotate("1e-30 or less", (depths[-1], FLOOR), xytext=(0, 6), textcoords="offset points", ha="right")
+        label = f"{name}, {values[-1]:.3g} at N = {depths[-1]}"
+        look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "marker": "o^s"[number % 3], "markersize": 4}
+        axes.plot(depths, np.maximum(values, FLOOR), label=label, **look)
+        _name_floor(axes, values, depths)
+    axes.axhline(1.0, color=PALETTE[6], linewidth=1.0, linestyle=":", label="lower bound of H2, 1")
     axes.set_xticks(depths, [str(depth) for depth in depths])
-    axes.minorticks_off()
-    _legend_below(figure)
+    axes.xaxis.set_minor_locator(NullLocator())
+    legend_below(figure)
     return save(figure, path)
 
 
-def _log_figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def _log_figure(title: str, about: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
-    dress(axes, title)
+    dress(axes, f"{title}\n{about}")
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     axes.grid(color="#E3E5E8", linewidth=0.8)
     return figure, axes
@@ -153,9 +172,20 @@ def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([row[key] for row in rows], dtype=float)
 
 
-def _legend_below(figure: Figure) -> None:
-    """Under the axes, where it cannot cover anything."""
-    figure.legend(frameon=False, fontsize=9, loc="outside lower center", ncols=2)
+def _number_powers(axes: Axes, j: np.ndarray) -> None:
+    """1, 2, 4, ... and the last j."""
+    powers = 2 ** np.arange(int(np.log2(j.max())) + 1)
+    ticks = [*powers[powers < 0.75 * j.max()].tolist(), int(j.max())]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _name_floor(axes: Axes, values: ArrayLike, at: ArrayLike) -> None:
+    """Where ``values`` are drawn higher than they are."""
+    (low,) = np.nonzero(np.asarray(values) <= FLOOR)
+    if len(low):
+        where = float(np.asarray(at)[low[-1]]), FLOOR
+        axes.annotate(f"{FLOOR:g} or less", where, xytext=(0, 6), textcoords="offset points", ha="right")
 
 
 def _highest(rows: Rows) -> float:
@@ -165,10 +195,19 @@ def _highest(rows: Rows) -> float:
     return float(min(largest * ROOM, 3 * max(largest, 10.0 ** min(max(bounds, default=0.0), HIGHEST))))
 
 
-def _draw_bound(axes: Axes, rows: Rows, key: str, name: str, colour: str, style: str) -> None:
+def _draw_bound(axes: Axes, rows: Rows, key: str, name: str, **look: Any) -> None:
+    """Up to the top of the picture, in a straight line on its axes, and there an arrow."""
     known = [row for row in rows if row[key] is not None]
-    if known:
-        exponents = _column(known, key)
-        bound = 10.0 ** np.clip(exponents, -HIGHEST, HIGHEST)
-        last = f"{bound[-1]:.3g}" if exponents[-1] < 6 else f"1e{exponents[-1]:.0f}"
-        axes.plot(_column(known, "j"), bound, style, color=colour, linewidth=1.4, label=f"{name}, last {last}")
+    if not known:
+        return
+    j, exponents = _column(known, "j"), _column(known, key)
+    top = float(np.log10(axes.get_ylim()[1]))
+    last = f"{10.0 ** exponents[-1]:.3g}" if exponents[-1] < 6 else f"1e{exponents[-1]:.0f}"
+    label = f"{name}, {last} at j = {j[-1]:g}"
+    if exponents.max() > top:
+        out = int(np.argmax(exponents > top))
+        leaves = j[0] if out == 0 else 2 ** np.interp(top, exponents[out - 1 : out + 1], np.log2(j[out - 1 : out + 1]))
+        j, exponents = np.append(j[:out], leaves), np.append(exponents[:out], top)
+        axes.plot(leaves, 10.0**top, marker=CARETUP, color=look["color"], markersize=9, linestyle="none", zorder=5)
+        label += " (▲ beyond the picture)"
+    axes.plot(j, 10.0**exponents, linewidth=1.4, label=label, **look)
