@@ -16,7 +16,8 @@ from PIL import Image
 from hdnn_dist import plots
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots import style
-from hdnn_dist.plots.layout import SPRINGS, hidden_edges, place_agents
+from hdnn_dist.plots.arrangement import MOST_BY_DISTANCE
+from hdnn_dist.plots.layout import hidden_edges, place_agents
 from hdnn_dist.plots.style import DPI, INK, PALETTE, PAPER
 
 SQUARE, FULL_SQUARE = (480, 480), (960, 960)
@@ -99,11 +100,11 @@ class TestGraph:
         pixels(plots.draw_graph(graph, tmp_path / "g.png", owner=np.arange(LARGE) % 50))
         assert time.perf_counter() - start < 15.0
 
-    @pytest.mark.parametrize("agents", [SPRINGS, SPRINGS + 1])
+    @pytest.mark.parametrize("agents", [60, MOST_BY_DISTANCE + 1])
     def test_a_layout_does_not_need_scipy(self, agents: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """SciPy is in no list of ours; networkx imports it for some layouts only."""
         monkeypatch.setitem(sys.modules, "scipy", None)
-        where = place_agents(CommunicationGraph.star(agents))
+        where = place_agents(CommunicationGraph.watts_strogatz(agents, 4, 0.2))
         assert where.shape == (agents, 2)
         assert where.max() == 1
 
@@ -119,6 +120,7 @@ class TestGraph:
             ({"owner": [0, 1]}, r"owner has shape \(2,\).* 8 agents"),
             ({"inputs": [8]}, "inputs names agent 8: the graph has agents 0 to 7"),
             ({"readout": [-1]}, "readout names agent -1"),
+            ({"labels": ["a", "b"]}, "labels has 2 texts: expected one for each of 8 agents"),
         ],
     )
     def test_marks_must_fit_the_graph(self, marks: dict[str, Any], words: str, tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ class TestSparsity:
 
 
 class TestCurves:
-    SIZE = (720, 300)
+    SIZE = (720, 330)
 
     @pytest.mark.parametrize(
         "metrics",
@@ -172,7 +174,7 @@ class TestCurves:
 
     def test_train_and_test_are_both_drawn(self, tmp_path: Path) -> None:
         metrics = [
-            {"epoch": e, "loss": 2.0**-e, "train_accuracy": 1 - 0.5**e, "test_accuracy": 1 - 0.6**e}
+            {"epoch": e, "loss": 0.6**e, "train_accuracy": 1 - 0.5**e, "test_loss": 0.7**e, "test_accuracy": 1 - 0.6**e}
             for e in range(1, 31)
         ]
         path = plots.draw_curves(metrics, tmp_path / "c.png")

@@ -12,14 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.plots.layout import agent_diameter, arcs, edge_lengths, hidden_edges, place_agents
+from hdnn_dist.plots.layout import WIDTH, agent_diameter, arcs, closest, edge_lengths, hidden_edges, place_agents
 from hdnn_dist.plots.style import EDGE, INK, PALETTE, Array, save, square_figure
 
-NUMBERED = 64  # more numbers than this cannot be read
-FEWEST_POINTS = 9.0  # nor can a number in a smaller agent
+NUMBERED = 64  # more names than this cannot be read
+FIT, LONGEST_NAME = 3, 14  # characters that fit into an agent, and that are drawn below it
 
 
 def draw_graph(
@@ -29,17 +30,20 @@ def draw_graph(
     owner: ArrayLike | None = None,
     inputs: Sequence[int] | None = None,
     readout: Sequence[int] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Path:
     """Draw the communication graph at its positions, or in a layout of our own where it has none.
 
     ``owner``: (agents,) the rank of each agent, shown as its colour. ``inputs``, ``readout``: the agents where
-    features enter, ringed, and those that are read, boxed. Raises ``ValueError`` when ``owner`` does not hold one
-    rank an agent, or a marked agent does not exist.
+    features enter, ringed, and those that are read, boxed. ``labels``: (agents,) what agents are called, their numbers
+    unless given, drawn where agents are few, long ones shortened. Raises ``ValueError`` when ``owner`` does not hold
+    one rank an agent, ``labels`` one text, or a marked agent does not exist.
     """
     ranks = _ranks(owner, graph.agents)
     entered, read = _known("inputs", inputs, graph.agents), _known("readout", readout, graph.agents)
+    names = _names(labels, graph.agents)
     where = place_agents(graph)
-    diameter = agent_diameter(where, graph.edges)
+    diameter = agent_diameter(where)
 
     figure, axes = square_figure(f"{graph.name}\n{_count(graph.agents, 'agent')}, {_count(len(graph.edges), 'edge')}")
     axes.set_axis_off()
@@ -49,8 +53,10 @@ def draw_graph(
     _draw_mark(axes, where[read], 1.6 * diameter + 2, "read out", marker="s", color=INK)
     _fit_square(axes)
     _explain(figure, axes, dots, ranks, diameter)
-    if graph.agents <= NUMBERED and diameter >= FEWEST_POINTS:
-        _number_agents(axes, where, dots.to_rgba(ranks), min(0.45 * diameter, 9.0))
+    if graph.agents <= NUMBERED and max(map(len, names)) <= FIT:
+        _name_within(axes, where, names, dots.to_rgba(ranks), min(0.45 * diameter, 9.0))
+    elif graph.agents <= NUMBERED:
+        _name_below(axes, where, names, diameter)
     return save(figure, path)
 
 
@@ -59,6 +65,13 @@ def _ranks(owner: ArrayLike | None, agents: int) -> Array:
     if ranks.shape != (agents,):
         raise ValueError(f"owner has shape {ranks.shape}: expected one rank for each of {agents} agents")
     return ranks
+
+
+def _names(labels: Sequence[str] | None, agents: int) -> list[str]:
+    names = list(map(str, range(agents) if labels is None else labels))
+    if len(names) != agents:
+        raise ValueError(f"labels has {len(names)} texts: expected one for each of {agents} agents")
+    return names
 
 
 def _known(name: str, agents: Sequence[int] | None, count: int) -> Array:
@@ -81,7 +94,7 @@ def _draw_edges(axes: Axes, where: Array, edges: Array) -> None:
     usual = float(np.median(length))
     bent = hidden_edges(where, edges)
     width = float(np.clip(40.0 / np.sqrt(len(edges)), 0.3, 1.6))
-    alpha = np.where(length > 4.0 * usual, 0.4, 0.9)[~bent]
+    alpha = np.where(length > 4.0 * usual, 0.4, min(0.9, 20.0 / np.sqrt(len(edges))))[~bent]
     axes.add_collection(LineCollection(list(ends[~bent]), colors=EDGE, linewidths=width, alpha=alpha))
     curves = list(arcs(ends[bent], 0.35 * usual))
     axes.add_collection(LineCollection(curves, colors=EDGE, linewidths=0.6 * width, alpha=0.6))
@@ -133,9 +146,26 @@ def _explain(figure: Figure, axes: Axes, dots: PathCollection, ranks: Array, dia
         figure.legend(handles, labels, loc="outside lower center", **row, **small)
 
 
-def _number_agents(axes: Axes, where: Array, colours: Array, size: float) -> None:
+def _name_within(axes: Axes, where: Array, names: Sequence[str], colours: Array, size: float) -> None:
     """White on dark and black on light ``colours`` (agents, 4)."""
     light = colours[:, :3] @ [0.299, 0.587, 0.114] > 0.6
-    style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "weight": "bold", "zorder": 5}
-    for agent, (x, y) in enumerate(where):
-        axes.text(x, y, str(agent), color=INK if light[agent] else "white", fontsize=size, **style)
+    style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "weight": "bold", "parse_math": False}
+    for (x, y), name, pale in zip(where, names, light, strict=True):
+        axes.text(x, y, name, color=INK if pale else "white", fontsize=size, zorder=5, **style)
+
+
+def _name_below(axes: Axes, where: Array, names: Sequence[str], diameter: float) -> None:
+    """As much of each as there is room for."""
+    size = 7.0
+    longest = int(np.clip(WIDTH * closest(where) / (0.62 * size), FIT + 1, LONGEST_NAME))
+    style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": size, "color": INK, "parse_math": False}
+    rim = [withStroke(linewidth=2.0, foreground="white")]
+    for place, name in zip(where, names, strict=True):
+        shown = name if len(name) <= longest else f"{name[: longest - 1]}\u2026"
+        below: dict[str, Any] = {
+            "xytext": (0, -0.5 * diameter - 1),
+            "textcoords": "offset points",
+            "path_effects": rim,
+            "zorder": 5,
+        }
+        axes.annotate(shown, tuple(place), **below, **style)

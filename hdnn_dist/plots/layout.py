@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import networkx as nx
 import numpy as np
 
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.plots.arrangement import arrange
 from hdnn_dist.plots.style import Array
 
-SPRINGS = 499  # agents; networkx's spring layout of more needs SciPy, which is in no list of ours
 WIDTH = 380.0  # points across the drawn graph
 LARGEST, SMALLEST = 20.0, 2.0  # an agent's diameter in points
 TESTS = 4_000_000  # pairs of an edge and an agent; more long edges than that are a tangle, bent or not
 
 
 def place_agents(graph: CommunicationGraph) -> Array:
-    """(agents, 2) from the corner (0, 0), the longer side 1; where the graph has no positions, springs from a circle.
-
-    Too large a graph stays on the circle, in the order of its numbers.
-    """
-    where = _layout(graph.networkx) if graph.positions is None else graph.positions
+    """(agents, 2) from the corner (0, 0), the longer side 1; where the graph has no positions, arranged."""
+    where = arrange(graph) if graph.positions is None else graph.positions
     where = where - where.min(axis=0)
     return where / (where.max() or 1.0)
 
 
-def _layout(network: nx.Graph) -> Array:
-    placed = nx.circular_layout(network)
-    if 2 < len(network) <= SPRINGS:
-        placed = nx.spring_layout(network, pos=placed, iterations=100, seed=0)
-    return np.array([placed[agent] for agent in range(len(network))])
-
-
-def agent_diameter(where: Array, edges: Array) -> float:
-    """In points, such that neither agents spread evenly nor the ends of a short edge touch.
+def agent_diameter(where: Array) -> float:
+    """In points, such that no agents touch but a few that given positions put (almost) into one place.
 
     ``where``: (agents, 2), ``edges``: (edges, 2), here and below.
     """
-    if not len(edges):
-        return LARGEST
-    short = np.quantile(edge_lengths(where, edges), 0.1)
-    return float(np.clip(WIDTH * min(0.45 / np.sqrt(len(where)), 0.7 * short), SMALLEST, LARGEST))
+    return float(np.clip(WIDTH * 0.65 * closest(where), SMALLEST, LARGEST))
+
+
+def closest(where: Array) -> float:
+    """The distance of the two nearest of ``where`` (agents, 2); in a large graph, of some of them and all."""
+    if len(where) == 1:
+        return 1.0
+    some = np.arange(0, len(where), 1 + len(where) ** 2 // TESTS)
+    x, y = where.T
+    distances = np.hypot(x[some, None] - x, y[some, None] - y)
+    distances[np.arange(len(some)), some] = np.inf
+    nearest = distances.min(axis=1)
+    return float(max(nearest.min(), 0.5 * np.quantile(nearest, 0.1)))
 
 
 def edge_lengths(where: Array, edges: Array) -> Array:
