@@ -538,11 +538,9 @@ class TestCommand:
     def test_the_counterexample_and_the_sweep_are_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(analysing, "DEPTHS", (4, 8))
         for what in ("counterexample", "depth"):
-            assert command("analyze", what, "--run-dir", str(tmp_path / "new")) == (0, "")
-        assert {path.name for path in (tmp_path / "new").iterdir()} == {
-            *("counterexample.json", "counterexample.png", "depth.json", "depth.png")
-        }
-        assert json.loads((tmp_path / "new" / "depth.json").read_text())["norms"].keys() == {"H2", "H1-J1", "MLP"}
+            assert command("analyze", what, "--run-dir", str(tmp_path / what)) == (0, "")
+            assert {path.name for path in (tmp_path / what).iterdir()} == {f"{what}.json", f"{what}.png"}
+        assert json.loads((tmp_path / "depth" / "depth.json").read_text())["norms"].keys() == {"H2", "H1-J1", "MLP"}
 
     def test_what_is_no_run_is_refused(self, tmp_path: Path, run: Path) -> None:
         for arguments, words in (

@@ -16,6 +16,7 @@ from hdnn_dist.analysis.check import Checked, check_config
 from hdnn_dist.experiments import EXPERIMENTS, running
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.cells import Result as Trained
+from hdnn_dist.experiments.pages import Output, write_page
 from hdnn_dist.experiments.running import train
 from hdnn_dist.experiments.table import listed, median_range
 from hdnn_dist.plots.lines import Line, draw_lines
@@ -190,6 +191,16 @@ class TestTables:
         assert re.fullmatch(rf"\| \[.+\]\({page}\) \| [^|]+ \| {begin}[^|]+{end} \|", row)
         assert (ROOT / page).is_file()
 
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_a_single_seed_has_no_median(self, name: str, tmp_path: Path) -> None:
+        experiment = EXPERIMENTS[name]
+        for seeds in (1, 3):
+            found = [Finding(cell, (Trained(0.5, 1.0, 2.0, 3.0),) * seeds) for cell in experiment.cells]
+            write_page(experiment, found, "command", Output(name, tmp_path))
+            page = (tmp_path / f"{name}.md").read_text()
+            assert ("edian and worst of seeds 0 to 2" in page) == (seeds > 1)
+            assert ("edian" in page) == ("worst" in page) == (seeds > 1)
+
     def test_median_and_worst_count_what_diverged(self) -> None:
         cell = tiny().cells[0]
         found = Finding(cell, tuple(Trained(accuracy, 1.0, 0.0, 0.0) for accuracy in (0.5, 1.0, None)))
@@ -305,7 +316,7 @@ class TestReproduce:
         monkeypatch.setitem(EXPERIMENTS, "tiny", wild)
         assert reproduce("tiny", "--seeds", "1").exit_code == 0
         assert [row["result"]["accuracy"] for row in records(here)] == [None, None]
-        assert "| 1 | diverged | diverged |" in (here / "docs/results/tiny.md").read_text()
+        assert "| 1 | diverged | 0 |" in (here / "docs/results/tiny.md").read_text()
 
     def test_it_downloads_when_asked_and_only_then(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[Path] = []

@@ -74,7 +74,7 @@ EXPERIMENT = Experiment(
     compares=(
         "Two spirals and four half moons, 4 features in all and a dense K (two agents, each of which sees one "
         "coordinate). The step is one over the root of the number of layers; data, seeds and optimiser are the same "
-        "throughout, so columns differ in depth and lines in architecture alone. Median and (worst) of the seeds."
+        "throughout, so columns differ in depth and lines in architecture alone."
     ),
     cells=tuple(_cell(data, name, layers) for data in DATA for name in ARCHITECTURES for layers in LAYERS),
     table=_table,

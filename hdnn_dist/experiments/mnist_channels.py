@@ -38,8 +38,7 @@ EXPERIMENT = Experiment(
     compares=(
         "A 3 x 3 convolution makes 8 channels of an image, the layers act on the channels at every pixel, and a linear "
         "head reads them all; the channels belong to 4 agents on a ring, two each. Step, data, seeds and optimiser are "
-        "the same throughout, so columns differ in depth and lines in architecture alone. Median and (worst) of the "
-        "seeds."
+        "the same throughout, so columns differ in depth and lines in architecture alone."
     ),
     cells=tuple(_cell(architecture, layers) for architecture in ARCHITECTURES for layers in LAYERS),
     table=_table,

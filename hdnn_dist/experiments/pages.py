@@ -59,7 +59,7 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
         experiment.table(found),
         *(f"![{experiment.title}]({path.name})" for path in pictures),
         f"Made by `{command}`, {MADE} {VERSION} and torch {torch.__version__}. "
-        f"Test accuracy after the last epoch, {_seeds(found)}; seconds are of one training. Every result, with its "
+        f"Test accuracy after the last epoch, {_shown(found)}; seconds are of one training. Every result, with its "
         f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
     ]
     write_whole(output.page, "\n\n".join(parts) + "\n")
@@ -99,6 +99,11 @@ def _place(text: str, name: str, readme: Path) -> slice | None:
     if counts != (1, 1) or found is None:
         raise ValueError(f"{readme}: expected one {begin!r} and behind it one {end!r}; mend it, or remove both")
     return slice(*found.span(1))
+
+
+def _shown(found: Findings) -> str:
+    """What of the seeds the tables show."""
+    return f"{'median and worst of ' if len(found[0].results) > 1 else ''}{_seeds(found)}"
 
 
 def _seeds(found: Findings) -> str:

@@ -90,7 +90,7 @@ EXPERIMENT = Experiment(
         "agent. `far`: all 64 pixels enter at the 16 agents farthest from agent 0, 4 each; `nearest` is the distance "
         "from it in hops. A layer of H2 carries information 4 hops, the first one 2 since pixels enter in p: N layers "
         "reach 4 N - 2 hops. The lines differ in the graph and in where pixels enter, the columns in depth; layers "
-        f"times step is {TIME:g}, the step at most {LARGEST_STEP:g}. Median and (worst) of the seeds, then how many of "
+        f"times step is {TIME:g}, the step at most {LARGEST_STEP:g}. Behind the accuracy: how many of "
         "the agents with pixels the readout can see, as `hdnn-dist check` finds; where it sees none the accuracy is "
         "chance, a tenth."
     ),

@@ -23,8 +23,9 @@ def seconds(value: float) -> str:
 
 
 def median_and_worst(finding: Finding) -> str:
-    """``0.9990 (0.9875)``."""
-    return f"{accuracy(finding.median)} ({accuracy(finding.worst)})"
+    """``0.9990 (0.9875)``; the accuracy alone where there is one seed."""
+    worst = f" ({accuracy(finding.worst)})" if len(finding.results) > 1 else ""
+    return f"{accuracy(finding.median)}{worst}"
 
 
 def median_range(findings: Findings) -> str:
@@ -35,7 +36,8 @@ def median_range(findings: Findings) -> str:
 
 def listed(findings: Findings, labels: Sequence[str]) -> str:
     """One line a cell: its labels, accuracy, bytes a step and seconds."""
-    header = [*labels, "median", "worst", "bytes a step", "seconds"]
+    accuracies = ["median", "worst"] if len(findings[0].results) > 1 else ["accuracy"]
+    header = [*labels, *accuracies, "bytes a step", "seconds"]
     return plain_table(
         header, [[*(str(finding.cell.labels[name]) for name in labels), *_numbers(finding)] for finding in findings]
     )
@@ -74,7 +76,7 @@ def grouped(findings: Findings, labels: Sequence[str]) -> dict[tuple[Any, ...], 
 def _numbers(finding: Finding) -> list[str]:
     return [
         accuracy(finding.median),
-        accuracy(finding.worst),
+        *([accuracy(finding.worst)] if len(finding.results) > 1 else []),
         f"{finding.bytes_per_step:,.0f}",
         seconds(finding.seconds),
     ]
