@@ -164,6 +164,11 @@ PICTURES: dict[str, Callable[[Path], Path]] = {
     "blocks": lambda path: draw_sparsity(np.eye(200), path, block_starts=range(0, 200, 2)),
     **{f"graph {Path(spec).name}": graph_of(spec) for spec in SPECS},
     "graph with names": named,
+    "graph of a long name": lambda path: draw_graph(
+        CommunicationGraph(2, [(0, 1)], name="a$name" * 70), path, owner=range(2)
+    ),
+    "one layer": lambda path: draw_norms(TABLES["far"][:1], path, about="a$name" * 70),
+    "norms beyond numbers": lambda path: draw_norms([{**row, "norm": 1e307} for row in TABLES["far"]], path),
     **{name: experiment(name, 3) for name in DRAWN},
     **{f"{name} of a single seed": experiment(name, 1) for name in DRAWN},
     **{f"{name}, some diverged": experiment(name, 3, lost=5) for name in DRAWN},

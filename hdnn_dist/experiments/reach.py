@@ -23,6 +23,7 @@ LAYERS = (1, 2, 4, 8, 16, 32)
 READER, FAR_AGENTS = 0, 16
 SIDE, PATCH = 8, 2  # pixels
 CHANCE = 0.1
+ENTERED = {"all": "a pixel at each agent", "far": "pixels at the farthest agents"}
 TIME, LARGEST_STEP = 6.4, 1.0  # layers times step, as in the config, while the step is not larger than this
 
 
@@ -78,8 +79,8 @@ def _headline(found: Findings) -> str:
 
 
 def _draw(found: Findings, path: Path) -> Path:
-    panels = {f"digits, {pixels} pixels": lines for pixels, lines in depth_panels(found, "pixels", "graph").items()}
-    return draw_lines(panels, path, x="layers", y=accuracy_axis(found), level=("chance", CHANCE))
+    panels = {f"digits, {ENTERED[pixels]}": lines for pixels, lines in depth_panels(found, "pixels", "graph").items()}
+    return draw_lines(panels, path, x="layers", y=accuracy_axis(found), level=("chance, a tenth", CHANCE))
 
 
 EXPERIMENT = Experiment(

@@ -50,7 +50,8 @@ def draw_decision(
         _draw_classes(axes, x, y, value)
     _draw_points(axes, points, classes)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
-    axes.set(xlabel=axes_show[0], ylabel=axes_show[1])
+    axes.set_xlabel(axes_show[0], parse_math=False)
+    axes.set_ylabel(axes_show[1], parse_math=False)
     legend_below(figure)
     return save(figure, path)
 

@@ -36,13 +36,13 @@ def draw_norms(rows: Rows, path: str | Path, *, about: str = "") -> Path:
     figure, axes = _log_figure(f"Norm of the {BSM}", about, BACK, "2-norm of M_j")
     j, norm = _column(rows, "j"), _column(rows, "norm")
     last = f"{norm[-1]:.3g} at j = {j[-1]:g}"
-    axes.plot(j, np.maximum(norm, FLOOR), "o-", color=PALETTE[0], markersize=4, label=f"measured norm, {last}")
+    axes.plot(j, _within(norm), "o-", color=PALETTE[0], markersize=4, label=f"measured norm, {last}")
     axes.set_ylim(max(min(norm.min(), 1.0), FLOOR) / 3, _highest(rows))
     if rows[-1]["lower_bound"] is not None:
         axes.axhline(rows[-1]["lower_bound"], color=PALETTE[2], linewidth=1.2, label="lower bound, 1: never vanishes")
     _draw_bound(axes, rows, "log10_upper_bound", "upper bound", color=PALETTE[1], linestyle="--")
     _draw_bound(axes, rows, "log10_continuous_bound", "upper bound in continuous time", color=PALETTE[6], linestyle=":")
-    _name_floor(axes, norm, j)
+    _name_ends(axes, norm, j)
     _number_powers(axes, j)
     legend_below(figure)
     return save(figure, path)
@@ -58,7 +58,7 @@ def draw_singular_values(rows: Rows, path: str | Path, *, about: str = "") -> Pa
     label = "each singular value: how M_j stretches one direction"
     for row in rows:
         every = row.get("singular_values") or (row["norm"], row["smallest_singular_value"])
-        values = np.maximum([value for value in every if value is not None], FLOOR)
+        values = _within([value for value in every if value is not None])
         places = np.full(len(values), row["j"])
         axes.plot(places, values, "_", color=PALETTE[0], markersize=9, label=label)
     for key, name, colour in (
@@ -67,7 +67,7 @@ def draw_singular_values(rows: Rows, path: str | Path, *, about: str = "") -> Pa
     ):
         known = [row for row in rows if row[key] is not None]
         if known:
-            values = np.maximum(_column(known, key), FLOOR)
+            values = _within(_column(known, key))
             axes.plot(_column(known, "j"), values, color=colour, linewidth=1.2, label=name)
     axes.axhline(1.0, color=PALETTE[6], linewidth=0.8, linestyle=":", label="1: lengths are kept")
     _number_powers(axes, _column(rows, "j"))
@@ -150,8 +150,8 @@ def draw_depth(
     for number, (name, values) in enumerate(norms.items()):
         label = f"{name}, {values[-1]:.3g} at N = {depths[-1]}"
         look: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "marker": "o^s"[number % 3], "markersize": 4}
-        axes.plot(depths, np.maximum(values, FLOOR), label=label, **look)
-        _name_floor(axes, values, depths)
+        axes.plot(depths, _within(values), label=label, **look)
+        _name_ends(axes, values, depths)
     axes.axhline(1.0, color=PALETTE[6], linewidth=1.0, linestyle=":", label="lower bound of H2, 1")
     axes.set_xticks(depths, [str(depth) for depth in depths])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -172,6 +172,11 @@ def _column(rows: Rows, key: str) -> np.ndarray:
     return np.array([row[key] for row in rows], dtype=float)
 
 
+def _within(values: ArrayLike) -> np.ndarray:
+    """What an axis can show of them."""
+    return np.clip(np.asarray(values, dtype=float), FLOOR, 10.0**HIGHEST)
+
+
 def _number_powers(axes: Axes, j: np.ndarray) -> None:
     """1, 2, 4, ... and the last j."""
     powers = 2 ** np.arange(int(np.log2(j.max())) + 1)
@@ -180,17 +185,20 @@ def _number_powers(axes: Axes, j: np.ndarray) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _name_floor(axes: Axes, values: ArrayLike, at: ArrayLike) -> None:
-    """Where ``values`` are drawn higher than they are."""
-    (low,) = np.nonzero(np.asarray(values) <= FLOOR)
-    if len(low):
-        where = float(np.asarray(at)[low[-1]]), FLOOR
-        axes.annotate(f"{FLOOR:g} or less", where, xytext=(0, 6), textcoords="offset points", ha="right")
+def _name_ends(axes: Axes, values: ArrayLike, at: ArrayLike) -> None:
+    """Where ``values`` are drawn higher, or lower, than they are."""
+    given = np.asarray(values, dtype=float)
+    ends = (given <= FLOOR, FLOOR, "less", 6), (given >= 10.0**HIGHEST, 10.0**HIGHEST, "more", -14)
+    for beyond, height, word, above in ends:
+        (which,) = np.nonzero(beyond)
+        if len(which):
+            where = float(np.asarray(at)[which[-1]]), height
+            axes.annotate(f"{height:g} or {word}", where, xytext=(0, above), textcoords="offset points", ha="right")
 
 
 def _highest(rows: Rows) -> float:
     """Where the picture ends: above the bounds, or where they have left the norms far behind."""
-    largest = max(_column(rows, "norm").max(), 1.0)
+    largest = max(_within(_column(rows, "norm")).max(), 1.0)
     bounds = [row[key] for row in rows for key in BOUNDS if row[key] is not None]
     return float(min(largest * ROOM, 3 * max(largest, 10.0 ** min(max(bounds, default=0.0), HIGHEST))))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -21,7 +22,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7
 INK, EDGE, PAPER = "#222222", "#8A8F98", "#F3F4F6"
 MARKERS = "o^sDvP*X"
 DPI = 150
-LONGEST_LINE = 90  # characters of a title
+TITLE, LEGEND = 11, 9  # points
+BESIDE = 0.7  # inches of a picture that a title leaves free
 MADE_BY, HEAD_BYTES = "hdnn-dist", 1024  # what is written into the head of a PNG
 SIDE = 6.4  # inches
 
@@ -36,11 +38,34 @@ def square_figure(title: str) -> tuple[Figure, Axes]:
 
 def dress(axes: Axes, title: str) -> None:
     """Title and axes in the look of all pictures."""
-    shown = "\n".join(shorten(line, LONGEST_LINE, placeholder=" ...") for line in title.splitlines())
-    axes.set_title(shown, fontsize=11, color=INK, parse_math=False)  # a name may have dollar signs
+    room = _width(axes) - BESIDE
+    shown = "\n".join(_shortened(line, room) for line in title.splitlines())
+    axes.set_title(shown, fontsize=TITLE, color=INK, parse_math=False)  # a name may have dollar signs
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(EDGE)
     axes.tick_params(which="both", colors=INK, labelsize=9)
+
+
+def _width(axes: Axes) -> float:
+    """Inches that a title has."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None
+    return float(figure.get_figwidth()) / (1 if place is None else place.get_gridspec().ncols)
+
+
+def _shortened(line: str, room: float) -> str:
+    """As much of a title as fits into ``room`` inches."""
+    shown, kept = line, len(line)
+    while kept and _inches(shown, TITLE) > room:
+        kept -= 1 + kept // 20
+        shown = f"{line[:kept]} \u2026"
+    return shown
+
+
+def _inches(text: str, size: float) -> float:
+    """Width of a text that is drawn plainly, ``size`` in points."""
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
+    return float(width) / 72
 
 
 def plain_numbers(axes: Axes) -> None:
@@ -61,7 +86,7 @@ def legend_below(figure: Figure) -> None:
     known = {label: handle for entry in entries for handle, label in entry}
     if not known:
         return
-    look: dict[str, Any] = {"ncols": _columns(figure.get_figwidth(), list(known)), "frameon": False, "fontsize": 9}
+    look: dict[str, Any] = {"ncols": _columns(figure.get_figwidth(), list(known)), "frameon": False, "fontsize": LEGEND}
     legend = figure.legend(known.values(), known.keys(), loc="outside lower center", **look)
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -69,7 +94,7 @@ def legend_below(figure: Figure) -> None:
 
 def _columns(width: float, labels: list[str]) -> int:
     """Of a legend in a figure so many inches wide: one row if that fits."""
-    widths = [0.55 + 0.07 * len(label) for label in labels]
+    widths = [0.55 + _inches(label, LEGEND) for label in labels]
     return len(labels) if sum(widths) < width - 0.5 else max(1, int((width - 0.5) / max(widths)))
 
 
