@@ -48,26 +48,48 @@ def samples(net: HDNN, batch: int, *positions: int) -> Tensor:
     st.sampled_from([0, 1, 3, 33]),
     st.sampled_from([(), (2,)]),
     st.sampled_from([torch.float32, torch.float64]),
+    st.sampled_from([1, 3]),
+    st.booleans(),
 )
 def test_some_layers_of_some_samples_equal_the_oracle(
-    architecture: str, kernel: str, start: int, stop: int, batch: int, positions: tuple[int, ...], dtype: torch.dtype
+    architecture: str,
+    kernel: str,
+    start: int,
+    stop: int,
+    batch: int,
+    positions: tuple[int, ...],
+    dtype: torch.dtype,
+    threads: int,
+    copied: bool,
 ) -> None:
-    """Output and gradients; no layer is the identity, no sample is no work, and both leave the weights as they are."""
+    """Output and gradients; no layer is the identity, no sample is no work, and both leave the weights as they are.
+
+    Also from threads at once, which share the network or have a copy of it each.
+    """
     net, layers = network(architecture, kernel, dtype), slice(start, stop)
-    x = samples(net, batch, *positions).requires_grad_()
-    y = net(x, layers=layers)
-    y.square().sum().backward()
-    full = x.detach().double().requires_grad_()
+    x = samples(net, batch, *positions)
+
+    def answer(own: HDNN) -> tuple[Tensor, Tensor, Tensor]:
+        given_ = x.clone().requires_grad_()
+        y = own(given_, layers=layers)
+        return y.detach(), *torch.autograd.grad(y.square().sum(), (given_, own.weights))
+
+    networks = [copy.deepcopy(net) if copied else net for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        answers = list(pool.map(answer, networks))
+    for other in answers[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(answers[0], other, strict=True))
+    y, grad_x, grad_weights = answers[0]
+    full = x.double().requires_grad_()
     K, b, J = (part.double() for part in net.dense())
     problem = Problem(GRAPH, FEATURES, architecture)
     expected = dense_answer(problem, K[layers], b[layers], J, full)
     expected.square().sum().backward()
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     assert y.shape == x.shape
-    assert relative_error(y.detach().double(), expected.detach()) < tolerance
-    assert relative_error(x.grad.double(), full.grad) < tolerance
-    assert net.weights.grad is not None
-    assert bool(net.weights.grad.any()) == bool(y.numel() and len(range(net.layers)[layers]))
+    assert relative_error(y.double(), expected.detach()) < tolerance
+    assert relative_error(grad_x.double(), full.grad) < tolerance
+    assert bool(grad_weights.any()) == bool(y.numel() and len(range(net.layers)[layers]))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -114,6 +136,7 @@ def test_threads_that_share_a_network(architecture: str, kernel: str) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_copy_has_buffers_of_its_own(kernel: str) -> None:
     net = network(kernel=kernel)
+    assert copy.deepcopy(net).kernel_for(4) == net.kernel_for(4)
     x = samples(net, 4)
     y = net(x)
     twin = copy.deepcopy(net)
@@ -124,6 +147,21 @@ def test_a_copy_has_buffers_of_its_own(kernel: str) -> None:
     assert not torch.equal(twin(x), y)
     assert torch.equal(net(x), y)
     assert twin.agents is net.agents
+
+
+def test_a_copy_of_a_readout_is_counted_like_the_readout() -> None:
+    net = network()
+    head, labels = Readout(net.agents, net, at=[3, 1]), torch.tensor([0, 1, 1, 0])
+    twin, y = copy.deepcopy(head), net(samples(net, 4)).detach()
+    spent = []
+    for each in (head, twin):
+        before = net.agents.ledger.traffic()
+        assert torch.equal(each.loss(y, labels), head.loss(y, labels))
+        spent.append((net.agents.ledger.traffic() - before).messages)
+    assert spent[0] == spent[1] > 0
+    with torch.no_grad():
+        twin.weights.zero_()
+    assert head.weights.any()
 
 
 def test_pickling_says_what_to_do_instead() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -46,6 +47,9 @@ class SumTree:
         self.parts = len(self._parts)
         self._levels = self._make_levels()
         self._buffers = lru_cache(maxsize=CACHED_WIDTHS)(self._make_buffers)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SumTree:
+        return self  # of routes that the ledger knows, which a readout and its copies share
 
     def part_of(self, agents: np.ndarray) -> np.ndarray:
         """(n,) -> (n,): the row of ``values`` to which each of these local members belongs."""

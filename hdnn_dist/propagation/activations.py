@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ class Activation:
     def built_in(self) -> bool:
         """Whether it is one of ``ACTIVATIONS``, not only called like one."""
         return ACTIVATIONS.get(self.name) is self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Activation:
+        return self  # of functions, which a network and its copies share
 
 
 def _from_value(
