@@ -13,7 +13,7 @@ from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.ledger import Ledger
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.support.arguments import unknown
+from hdnn_dist.support.arguments import require_type, unknown
 
 METHODS = ("auto", "metis", "contiguous")
 
@@ -69,8 +69,8 @@ def place(graph: CommunicationGraph, world: World, method: str | Sequence[int] =
     holds more than one agent, contiguous otherwise), or the rank of each agent as a list. Every rank must pass the
     same. Raises ``ValueError`` when a rank would be left empty.
     """
-    if not isinstance(world, World):
-        raise TypeError(f"world is {world!r}: expected what hdnn_dist.connect() returns")
+    require_type("graph", graph, CommunicationGraph, "a CommunicationGraph, such as CommunicationGraph.ring(8)")
+    require_type("world", world, World, "what hdnn_dist.connect() returns")
     same_in_world(world, {"graph": graph, "placement": method})
     return Agents(graph, world, _same_owners(graph, world, method))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from hdnn_dist.graph import files as graph_files
 from hdnn_dist.graph import topologies
-from hdnn_dist.graph.distances import eccentricities
+from hdnn_dist.graph.distances import can_be_surveyed, eccentricities
+from hdnn_dist.graph.labels import NamedAgents, checked_labels
+from hdnn_dist.graph.nodes import numbered
 from hdnn_dist.graph.pairs import (
     BoolArray,
     IntArray,
@@ -30,14 +32,17 @@ from hdnn_dist.graph.pairs import (
     slice_of,
 )
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.graph.positions import checked_positions
+from hdnn_dist.support.arguments import require_type
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class CommunicationGraph:
+class CommunicationGraph(NamedAgents):
     """An undirected, connected, simple graph on the agents 0..agents-1.
 
     ``edges``: read-only int64 (E, 2), i < k in each row, rows in lexicographic order. Self-loops are implied
     (S_ii = 1) and not listed. ``positions``: where to draw the agents, read-only float64 (agents, 2), or None.
+    ``labels``: what people call the agents, (agents,) different texts, or None where that is their number.
     Two graphs are equal when agents and edges are.
 
     The constructor takes edges in any order and direction. ValueError on an agent out of range, a self-loop,
@@ -48,22 +53,35 @@ class CommunicationGraph:
     edges: IntArray
     name: str
     positions: NDArray[np.float64] | None
+    labels: tuple[str, ...] | None
 
     check: ClassVar[Callable[..., Any]]
     """``analysis.conditions.check`` of this graph, given to the class by the package's face: it runs a layer."""
 
-    def __init__(self, agents: int, edges: Pairs, *, name: str = "custom", positions: ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        agents: int,
+        edges: Pairs,
+        *,
+        name: str = "custom",
+        positions: ArrayLike | None = None,
+        labels: Sequence[object] | None = None,
+    ) -> None:
+        require_type("name", name, str, "a text")
         agents = agent_count(agents)
+        known = checked_labels(agents, labels)
         object.__setattr__(self, "agents", agents)
-        object.__setattr__(self, "edges", simple_edges(agents, edges))
+        object.__setattr__(self, "edges", simple_edges(agents, edges, known))
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "positions", None if positions is None else _checked_positions(agents, positions))
+        object.__setattr__(self, "positions", checked_positions(agents, positions))
+        object.__setattr__(self, "labels", known)
 
     # Where graphs come from
 
     @classmethod
     def parse(cls, spec: str) -> CommunicationGraph:
         """The graph of a spec, ``ring:8``, ``grid:8x8``, ``erdos_renyi:20,0.3,0``, or of a file (see ``load``)."""
+        require_type("a graph spec", spec, str, "a text, such as 'ring:8', or the path of a graph file")
         if graph_files.is_file(spec):
             return cls.load(spec.strip())
         return cls._of(topologies.parse(spec))
@@ -80,20 +98,23 @@ class CommunicationGraph:
     def from_networkx(cls, graph: nx.Graph) -> CommunicationGraph:
         """A networkx graph, its nodes numbered in sorted order, or in the graph's if they have none.
 
-        The node attribute ``pos`` gives the positions. ValueError on a directed graph and on a multigraph.
+        The node attribute ``pos`` gives the positions, nodes or their attribute ``label`` the labels. ValueError on a
+        directed graph and on a multigraph.
         """
-        topology = graph_files.numbered(graph)
+        require_type("graph", graph, nx.Graph, "a networkx.Graph")
+        topology = numbered(graph)
         return cls._of(topology._replace(name=topology.name or "custom"))
 
     @classmethod
     def load(cls, path: str | Path, merge: bool = False) -> CommunicationGraph:
-        """Read an edge list (.edges, .txt, .edgelist), GraphML (.graphml) or networkx node-link JSON (.json).
+        """Read an edge list (.edges, .txt, .edgelist, .csv), GraphML, networkx node-link JSON, GML, Pajek or MATPOWER.
 
         ``merge``: take links of either direction, and several between two agents, as one edge, and leave out links of
-        an agent with itself, which are refused otherwise.
+        an agent with itself, which are refused otherwise. What is left out of the file is told by a GraphFileWarning.
 
         ValueError with the file, for edge lists the line, and the mend.
         """
+        require_type("path", path, (str, Path), "the path of a graph file")
         source = graph_files.read(Path(path), merge)
         try:
             return cls._of(source.topology)
@@ -106,8 +127,10 @@ class CommunicationGraph:
     def save(self, path: str | Path) -> None:
         """Write the graph in the format of the suffix (see ``load``), whole or not at all.
 
-        Edge lists hold neither name nor positions. ValueError if the file cannot be written.
+        Edge lists hold neither name nor positions, and labels only where these are numbers in ascending order; what
+        is lost of them is told by a GraphFileWarning. ValueError if the file cannot be written.
         """
+        require_type("path", path, (str, Path), "the path of a graph file")
         graph_files.write(Path(path), self.networkx)
 
     @classmethod
@@ -172,18 +195,20 @@ class CommunicationGraph:
 
     @classmethod
     def _of(cls, topology: topologies.Topology) -> CommunicationGraph:
-        return cls(topology.agents, topology.edges, name=topology.name, positions=topology.positions)
+        agents, labels = topology.agents, topology.labels
+        return cls(agents, topology.edges, name=topology.name, positions=topology.positions, labels=labels)
 
     # What a graph tells
 
     @cached_property
     def networkx(self) -> nx.Graph:
-        """The graph as a frozen networkx.Graph without self-loops; positions are the node attribute ``pos``."""
+        """As a frozen networkx.Graph without self-loops; nodes have the attributes ``pos`` and ``label``, if known."""
         graph = nx.Graph(name=self.name)
         graph.add_nodes_from(range(self.agents))
         graph.add_edges_from(self.edges.tolist())
         if self.positions is not None:
             nx.set_node_attributes(graph, dict(enumerate(map(tuple, self.positions.tolist()))), "pos")
+        nx.set_node_attributes(graph, dict(enumerate(self.labels or ())), "label")
         return nx.freeze(graph)
 
     def neighbours(self, agent: int) -> IntArray:
@@ -233,6 +258,11 @@ class CommunicationGraph:
         pattern.check_inside(self, name)
         return pattern
 
+    @property
+    def surveyable(self) -> bool:
+        """Whether diameter and centre are computed: from every agent to every other, too much on large graphs."""
+        return can_be_surveyed(*self._adjacency)
+
     @cached_property
     def _pattern(self) -> Pattern:
         own = np.arange(self.agents)
@@ -245,6 +275,10 @@ class CommunicationGraph:
 
     @cached_property
     def _eccentricity(self) -> IntArray:
+        if not self.surveyable:
+            raise ValueError(
+                f"diameter and centre of {self.name} would take too long to compute: name the agents that you mean"
+            )
         return eccentricities(*self._adjacency)
 
     @cached_property
@@ -264,17 +298,3 @@ class CommunicationGraph:
 
     def __repr__(self) -> str:
         return f"CommunicationGraph({self.name!r}, agents={self.agents}, edges={len(self.edges)})"
-
-
-def _checked_positions(agents: int, positions: ArrayLike) -> NDArray[np.float64]:
-    try:
-        array = np.array(positions, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("positions are not numbers; give x and y of each agent, or None") from None
-    if array.shape != (agents, 2) or not np.isfinite(array).all():
-        raise ValueError(
-            f"positions have shape {array.shape}, expected ({agents}, 2), all finite; "
-            "give x and y of each agent, or None"
-        )
-    array.setflags(write=False)
-    return array

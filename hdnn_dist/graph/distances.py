@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from hdnn_dist.graph.pairs import IntArray
+
+MOST_WORK = 2**32  # reads of a neighbour, about half a minute
+
+
+def can_be_surveyed(indptr: IntArray, neighbours: IntArray) -> bool:
+    """Whether ``eccentricities`` takes less than about half a minute, from the same arguments (agents + 1,) and (2 E,).
+
+    It reads all neighbours once for each 64 agents and each unit of an eccentricity, of which that of agent 0 is at
+    least half the largest.
+    """
+    once = (len(indptr) - 1) * len(neighbours) / 64
+    return once <= MOST_WORK and once * _farthest(indptr.tolist(), neighbours.tolist()) <= MOST_WORK
+
+
+def _farthest(indptr: list[int], neighbours: list[int]) -> int:
+    """The distance from agent 0 to the farthest one."""
+    distance, waiting = {0: 0}, deque([0])
+    agent = 0
+    while waiting:
+        agent = waiting.popleft()
+        for other in neighbours[indptr[agent] : indptr[agent + 1]]:
+            if other not in distance:
+                distance[other] = distance[agent] + 1
+                waiting.append(other)
+    return distance[agent]
 
 
 def eccentricities(indptr: IntArray, neighbours: IntArray) -> IntArray:

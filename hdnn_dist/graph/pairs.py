@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import networkx as nx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hdnn_dist.support.arguments import one_line
+from hdnn_dist.graph.labels import Labels, label, named
+from hdnn_dist.support.arguments import one_line, shown
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -29,7 +31,7 @@ def agent_count(agents: int) -> int:
     """``agents`` as a plain int; ValueError unless it is a whole number from 1 to MOST_AGENTS."""
     whole = isinstance(agents, int | np.integer) and not isinstance(agents, bool)
     if not whole or not 1 <= agents <= MOST_AGENTS:
-        raise ValueError(f"agents is {agents!r}, expected an integer from 1 to {MOST_AGENTS}")
+        raise ValueError(f"agents is {shown(agents)}, expected an integer from 1 to {MOST_AGENTS}")
     return int(agents)
 
 
@@ -65,40 +67,43 @@ def check_range(agents: int, pairs: IntArray, what: str) -> None:
         )
 
 
-def check_distinct(agents: int, pairs: IntArray, what: str) -> None:
+def check_distinct(agents: int, pairs: IntArray, what: str, labels: Labels = None) -> None:
     """Raise PairError at the first of ``pairs`` (E, 2) that repeats an earlier one."""
     keys = pairs[:, 0] * agents + pairs[:, 1]
     order = np.argsort(keys, kind="stable")
     repeats = order[1:][keys[order[1:]] == keys[order[:-1]]]
     if len(repeats):
         row = int(repeats.min())
-        raise PairError(row, f"{what} {pair_text(pairs[row])} is given twice ({len(repeats)} repeats); keep one")
+        raise PairError(
+            row, f"{what} {pair_text(pairs[row], labels)} is given twice ({len(repeats)} repeats); keep one"
+        )
 
 
-def simple_edges(agents: int, edges: Pairs) -> IntArray:
-    """Edges of a connected simple graph, read-only (E, 2), i < k in each, sorted; ValueError otherwise."""
+def simple_edges(agents: int, edges: Pairs, labels: Labels = None) -> IntArray:
+    """Edges of a connected simple graph, read-only (E, 2), i < k each, sorted; ValueError, in labels, otherwise."""
     pairs = pair_array(edges, "edge")
     check_range(agents, pairs, "edge")
     loops = np.flatnonzero(pairs[:, 0] == pairs[:, 1])
     if len(loops):
-        i = pairs[loops[0], 0]
-        raise PairError(int(loops[0]), f"edge ({i}, {i}) is a self-loop; self-loops are implied (S_ii = 1): remove it")
+        loop = pair_text(pairs[loops[0]], labels)
+        raise PairError(int(loops[0]), f"edge {loop} is a self-loop; self-loops are implied (S_ii = 1): remove it")
     pairs = np.sort(pairs, axis=1)
-    check_distinct(agents, pairs, "edge")
-    _check_connected(agents, pairs)
+    check_distinct(agents, pairs, "edge", labels)
+    _check_connected(agents, pairs, labels)
     return read_only(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
 
 
-def _check_connected(agents: int, pairs: IntArray) -> None:
+def _check_connected(agents: int, pairs: IntArray, labels: Labels) -> None:
     graph = nx.Graph(pairs.tolist())  # without the agents that have no edge, so that a slip in ``agents`` costs nothing
     graph.add_node(0)
     components = nx.number_connected_components(graph) + agents - len(graph)
     if components > 1:
         reached = nx.node_connected_component(graph, 0)
         cut_off = next(agent for agent in range(agents) if agent not in reached)
+        ends = f"agents 0 and {cut_off}" if labels is None else f"{named(labels, 0)} and {named(labels, cut_off)}"
         raise ValueError(
             f"the graph is not connected: it has {components} components, "
-            f"and agents 0 and {cut_off} are not connected; add an edge between the components, "
+            f"and {ends} are not connected; add an edge between the components, "
             f"or take fewer agents (now {agents})"
         )
 
@@ -121,8 +126,8 @@ def slice_of(indptr: IntArray, agent: int) -> slice:
 
     Without that, a negative number would give an empty row.
     """
-    if not 0 <= agent < len(indptr) - 1:
-        raise ValueError(f"there is no agent {agent}, expected 0..{len(indptr) - 2}")
+    if not isinstance(agent, Integral) or isinstance(agent, bool) or not 0 <= agent < len(indptr) - 1:
+        raise ValueError(f"there is no agent {shown(agent)}, expected 0..{len(indptr) - 2}")
     return slice(int(indptr[agent]), int(indptr[agent + 1]))
 
 
@@ -132,6 +137,6 @@ def read_only(array: IntArray) -> IntArray:
     return array
 
 
-def pair_text(pair: IntArray) -> str:
-    """``(i, k)`` of a pair (2,), for messages."""
-    return f"({pair[0]}, {pair[1]})"
+def pair_text(pair: IntArray, labels: Labels = None) -> str:
+    """``(i, k)`` of a pair (2,), for messages; the labels of both, if there are any."""
+    return f"({label(labels, int(pair[0]))}, {label(labels, int(pair[1]))})"

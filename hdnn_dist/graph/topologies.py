@@ -15,23 +15,27 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from hdnn_dist.support.arguments import seed_number
+from hdnn_dist.support.arguments import seed_number, shown
 
-MOST_EDGES = 2**24  # a slip such as hypercube:80 is refused before it fills the memory
+MOST_EDGES = 2**21  # a slip such as hypercube:80 is refused before it fills the memory
 
 
 class Topology(NamedTuple):
-    """What a CommunicationGraph is made of; ``edges`` (E, 2), ``positions`` (agents, 2) in the plane, or None."""
+    """What a CommunicationGraph is made of; ``edges`` (E, 2), ``positions`` (agents, 2) in the plane, or None.
+
+    ``labels``: what people call each agent, or None where that is its number.
+    """
 
     name: str
     agents: int
     edges: NDArray[np.int64]
     positions: NDArray[np.float64] | None = None
+    labels: tuple[str, ...] | None = None
 
 
 def ring(n: int) -> Topology:
     """Each agent joined with the next one, the last with the first."""
-    name = f"ring:{n}"
+    name = _name("ring", n)
     _require(name, 3, "for one or two agents use path", n=n)
     _require_size(name, n)
     return _topology(name, nx.cycle_graph(n), _circle(n))
@@ -39,7 +43,7 @@ def ring(n: int) -> Topology:
 
 def path(n: int) -> Topology:
     """A line of agents."""
-    name = f"path:{n}"
+    name = _name("path", n)
     _require(name, 1, n=n)
     _require_size(name, n)
     return _topology(name, nx.path_graph(n))
@@ -47,7 +51,7 @@ def path(n: int) -> Topology:
 
 def grid(rows: int, columns: int) -> Topology:
     """Agent (r, c) is number r * columns + c and has up to four neighbours; row 0 is drawn at the top."""
-    name = f"grid:{rows}x{columns}"
+    name = _name("grid", rows, columns, separator="x")
     _require(name, 1, rows=rows, columns=columns)
     _require_size(name, 2 * rows * columns)
     return _topology(name, nx.grid_2d_graph(rows, columns), _lattice(rows, columns))
@@ -55,7 +59,7 @@ def grid(rows: int, columns: int) -> Topology:
 
 def torus(rows: int, columns: int) -> Topology:
     """A grid whose opposite sides are joined."""
-    name = f"torus:{rows}x{columns}"
+    name = _name("torus", rows, columns, separator="x")
     _require(name, 3, "with fewer the wrap-around would double an edge: use grid", rows=rows, columns=columns)
     _require_size(name, 2 * rows * columns)
     return _topology(name, nx.grid_2d_graph(rows, columns, periodic=True), _lattice(rows, columns))
@@ -63,7 +67,7 @@ def torus(rows: int, columns: int) -> Topology:
 
 def star(n: int) -> Topology:
     """Agent 0 joined with all others; n counts them all."""
-    name = f"star:{n}"
+    name = _name("star", n)
     _require(name, 1, n=n)
     _require_size(name, n)
     return _topology(name, nx.star_graph(n - 1))
@@ -71,7 +75,7 @@ def star(n: int) -> Topology:
 
 def complete(n: int) -> Topology:
     """Every agent joined with every other."""
-    name = f"complete:{n}"
+    name = _name("complete", n)
     _require(name, 1, n=n)
     _require_size(name, n * (n - 1) // 2)
     return _topology(name, nx.complete_graph(n), _circle(n))
@@ -79,7 +83,7 @@ def complete(n: int) -> Topology:
 
 def tree(branching: int, depth: int) -> Topology:
     """A balanced tree, agent 0 its root, numbered level by level."""
-    name = f"tree:{branching}x{depth}"
+    name = _name("tree", branching, depth, separator="x")
     _require(name, 1, branching=branching)
     _require(name, 0, depth=depth)
     _require_size(name, depth if branching == 1 else branching ** min(depth, 64))
@@ -88,7 +92,7 @@ def tree(branching: int, depth: int) -> Topology:
 
 def hypercube(dimension: int) -> Topology:
     """2^dimension agents, joined where their binary numbers differ in one digit."""
-    name = f"hypercube:{dimension}"
+    name = _name("hypercube", dimension)
     _require(name, 0, dimension=dimension)
     _require_size(name, dimension * 2 ** min(dimension, 64) // 2)
     agents = np.arange(2**dimension)
@@ -98,7 +102,7 @@ def hypercube(dimension: int) -> Topology:
 
 def exponential(n: int) -> Topology:
     """Agent i joined with i + 2^k modulo n for every k with 2^k < n, in both directions."""
-    name = f"exponential:{n}"
+    name = _name("exponential", n)
     _require(name, 1, n=n)
     _require_size(name, n * int(n).bit_length())
     offsets = [2**k for k in range((n - 1).bit_length())]
@@ -107,7 +111,7 @@ def exponential(n: int) -> Topology:
 
 def erdos_renyi(n: int, p: float, seed: int = 0) -> Topology:
     """Every pair of agents joined with probability p, in time n^2. ValueError if not connected."""
-    name = f"erdos_renyi:{n},{p},{seed}"
+    name = _name("erdos_renyi", n, p, seed)
     _require(name, 1, n=n)
     seed = seed_number(seed, f"{name}: seed")
     _require_probability(name, p)
@@ -118,7 +122,7 @@ def erdos_renyi(n: int, p: float, seed: int = 0) -> Topology:
 
 def watts_strogatz(n: int, k: int, p: float, seed: int = 0) -> Topology:
     """A ring of agents joined with their k nearest, each edge moved with probability p, or ValueError."""
-    name = f"watts_strogatz:{n},{k},{p},{seed}"
+    name = _name("watts_strogatz", n, k, p, seed)
     _require(name, 3, n=n)
     _require(name, 2, k=k)
     seed = seed_number(seed, f"{name}: seed")
@@ -131,7 +135,7 @@ def watts_strogatz(n: int, k: int, p: float, seed: int = 0) -> Topology:
 
 def random_regular(degree: int, n: int, seed: int = 0) -> Topology:
     """A random graph in which every agent has ``degree`` neighbours. ValueError if it is not connected."""
-    name = f"random_regular:{degree},{n},{seed}"
+    name = _name("random_regular", degree, n, seed)
     _require(name, 1, degree=degree)
     _require(name, 2, n=n)
     seed = seed_number(seed, f"{name}: seed")
@@ -197,8 +201,14 @@ def _unknown(spec: str, name: str) -> str:
     hint = f"did you mean {near[0]}:{GENERATORS[near[0]][1]}? " if near else ""
     return (
         f"unknown topology {spec!r}: {hint}expected NAME:NUMBERS like ring:8, grid:8x8, erdos_renyi:20,0.3; "
-        f"NAME is one of {', '.join(GENERATORS)}; or a file (.edges, .txt, .edgelist, .graphml, .json)"
+        f"NAME is one of {', '.join(GENERATORS)}; or a file "
+        "(.edges, .txt, .edgelist, .csv, .graphml, .json, .gml, .net, .m)"
     )
+
+
+def _name(kind: str, *numbers: object, separator: str = ",") -> str:
+    """The spec of a topology, on one line and not without end, whatever was given for its numbers."""
+    return f"{kind}:{separator.join(' '.join(f'{number}'.split())[:40] for number in numbers)}"
 
 
 def _topology(name: str, graph: nx.Graph, positions: NDArray[np.float64] | None = None) -> Topology:
@@ -230,12 +240,12 @@ def _require(name: str, least: int, hint: str = "", **numbers: int) -> None:
     for word, value in numbers.items():
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             ending = f"; {hint}" if hint else ""
-            raise ValueError(f"{name}: {word} is {value!r}, expected an integer of at least {least}{ending}")
+            raise ValueError(f"{name}: {word} is {shown(value)}, expected an integer of at least {least}{ending}")
 
 
 def _require_probability(name: str, p: float) -> None:
     if not isinstance(p, int | float | np.number) or isinstance(p, bool) or not 0 <= p <= 1:
-        raise ValueError(f"{name}: p is {p!r}, expected a probability from 0 to 1")
+        raise ValueError(f"{name}: p is {shown(p)}, expected a probability from 0 to 1")
 
 
 def _require_size(name: str, edges: int) -> None:

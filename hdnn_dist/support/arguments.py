@@ -36,7 +36,7 @@ def named(kind: str, given: object, known: Mapping[str, Known]) -> Known:
     return known[given]
 
 
-def require_type(name: str, given: object, kind: type, expected: str) -> None:
+def require_type(name: str, given: object, kind: type | tuple[type, ...], expected: str) -> None:
     """``TypeError`` unless ``given`` is a ``kind``."""
     if not isinstance(given, kind):
         raise TypeError(f"{name} is {shown(given)}: expected {expected}")
