@@ -215,7 +215,7 @@ BAD_INPUT = {
         r"'metis' needs pymetis, which is not installed: pip install", ("placement=metis",), arrange=without("pymetis")
     ),
     "column given to nobody": Wrong(r"column 1 is given to no agent; give", ("data.columns={0=[0]}",)),
-    "column given twice": Wrong(r"column 0 is given to agents 0 and 1; give", ("data.columns={0=[0, 1], 1=[0]}",)),
+    "column given twice": Wrong(r"column 0 is given to agent 0 and agent 1; give", ("data.columns={0=[0, 1], 1=[0]}",)),
     "column that does not exist": Wrong(r"column 2, given to agent 1, does not", ("data.columns={0=[0], 1=[1, 2]}",)),
     "column to no agent of the graph": Wrong(r"agent 8 does not exist.*0 to 7", ("data.columns={8=[0, 1]}",)),
     "patch of no image": Wrong(r"a patch needs images", ("data.patch=[1, 1]",)),
@@ -248,8 +248,8 @@ BAD_INPUT = {
     "loss for numbers": Wrong(
         r"needs targets that are numbers.*use 'cross_entropy'", ("readout.loss=mean_squared_error",)
     ),
-    "root that is no agent": Wrong(r"root 8 is not an agent: the agents are 0 to 7", ("readout.root=8",)),
-    "reader that is no agent": Wrong(r"readout at .*8.*agents between 0 and 7", ("readout.at=[0, 8]",)),
+    "root that is no agent": Wrong(r"readout.root: agent 8 does not exist: .* 0 to 7", ("readout.root=8",)),
+    "reader that is no agent": Wrong(r"readout.at: agent 8 does not exist: .* 0 to 7", ("readout.at=[0, 8]",)),
     "unknown transport": Wrong(r"unknown transport 'mip': did you mean 'mpi'", (), ("--transport", "mip")),
     "MPI is not installed": Wrong(
         r"'mpi' is not installed \(.*mpi4py.*\): pip install", (), ("--transport", "mpi"), without("mpi4py")

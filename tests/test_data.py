@@ -109,7 +109,7 @@ WRONG_COLUMNS = {
     ),
     "column below -1": (mapped({0: [-2]}), "column -2, given to agent 0, does not exist"),
     "column as number": (mapped({0: [0.0]}), "a column of agent 0 must be an integer, not 0.0"),
-    "two agents": (mapped({0: [3], 4: [3]}), "column 3 is given to agents 0 and 4"),
+    "two agents": (mapped({0: [3], 4: [3]}), "column 3 is given to agent 0 and agent 4"),
     "one agent twice": (mapped({0: [3, 3]}), "column 3 is given to agent 0 twice"),
     "one column to nobody": (mapped({0: [0, 1], 1: [3]}), "column 2 is given to no agent"),
     "columns to nobody": (

@@ -22,12 +22,13 @@ from hdnn_dist.model.stack_builder import require_weights
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
-from hdnn_dist.training.build import model, readers
+from hdnn_dist.training.build import model, pattern_of, readers
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import columns_of, positions_of
 
 NAMED_AGENTS = 5
 NAMED_PAIRS = 3
+LISTED_AGENTS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +55,19 @@ class Checked:
             return None
         return (
             f"the readout cannot see the input of {len(self.unreached)} of {len(self.inputs)} agents: "
-            f"{_some(self.unreached)}; raise network.layers (now {self.config.network.layers}), read more agents with "
-            "readout.at, or add edges"
+            f"{_some(self.graph, self.unreached)}; raise network.layers (now {self.config.network.layers}), read more "
+            "agents with readout.at, or add edges"
         )
 
     def rows(self) -> dict[str, str]:
         """The report: what was looked at, and what was found."""
         found, graph, chosen = self.conditions, self.graph, self.config.network
         rows = {
-            "graph": f"{graph.name}, {graph.agents} agents, {len(graph.edges)} edges, diameter {graph.diameter}",
+            "graph": f"{graph.name}, {graph.agents} agents, {len(graph.edges)} edges, diameter {diameter(graph)}",
             "network": f"{chosen.architecture}, {chosen.layers} layers",
+            **agents_by_name(graph),
             "neighbours alone": "yes: K and the coupling lie inside the graph" if found.distributed else "no",
-            "single exchange": _single_exchange(found),
+            "single exchange": _single_exchange(found, graph),
             "reach": _reach(found, len(self.inputs), graph.agents),
             "readout": f"at {len(self.readers)} agents; sees {len(self.inputs) - len(self.unreached)} of "
             f"{len(self.inputs)} agents with an input",
@@ -73,6 +75,20 @@ class Checked:
         if found.cost is not None:
             rows |= {"forward, a layer": str(found.cost.forward), "backward, a layer": str(found.cost.backward)}
         return rows
+
+
+def diameter(graph: CommunicationGraph) -> str:
+    """The diameter, or that it takes too long to compute."""
+    return str(graph.diameter) if graph.surveyable else "not computed for so many agents"
+
+
+def agents_by_name(graph: CommunicationGraph) -> dict[str, str]:
+    """A row for each agent with its label and its degree, of a graph with labels; of many, the first ones."""
+    if graph.labels is None:
+        return {}
+    listed = range(min(graph.agents, LISTED_AGENTS))
+    rows = {f"agent {agent}": f"{graph.label(agent)}, degree {graph.degree[agent]}" for agent in listed}
+    return rows if len(listed) == graph.agents else {**rows, "...": f"{graph.agents - len(listed)} more agents"}
 
 
 def check_config(config: Config, graph: CommunicationGraph) -> Checked:
@@ -85,10 +101,10 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     _check_placement(config, graph)
     features = features_per_agent(chosen.features, graph.agents)
     known.check_features(features)
-    T = None if chosen.pattern is None else Pattern.from_pairs(graph.agents, chosen.pattern)
+    T = pattern_of(config, graph)
     about = describe(config.data.name, root=config.data.root)
     cost = _cost(config, graph, T, about)  # first: it refuses what does not fit into the memory
-    enters = _enters(known, features, columns_of(config, about, features))
+    enters = _enters(known, features, columns_of(config, about, graph, features))
     found = check(
         graph,
         T,
@@ -126,7 +142,8 @@ def _filled(columns: Columns | None, features: np.ndarray) -> np.ndarray:
 def _check_placement(config: Config, graph: CommunicationGraph) -> None:
     """A name has to serve for one rank, a list for as many as it names."""
     given = config.placement
-    owners(graph, 1 if isinstance(given, str) else max(0, *given) + 1, given)
+    ranks = given.values() if isinstance(given, dict) else [0] if isinstance(given, str) else given
+    owners(graph, max(0, *ranks) + 1, given)
 
 
 def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: Description) -> LayerCost | None:
@@ -142,11 +159,12 @@ def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: D
     return cost_of(net, config.batch_size * prod(positions_of(config, about)))
 
 
-def _single_exchange(found: Conditions) -> str:
+def _single_exchange(found: Conditions, graph: CommunicationGraph) -> str:
     if found.single_exchange:
         return "would do"
     breaking = found.breaking
-    listed = ", ".join(map(pair_text, breaking[:NAMED_PAIRS])) + (", ..." if len(breaking) > NAMED_PAIRS else "")
+    pairs = ", ".join(pair_text(pair, graph.labels) for pair in breaking[:NAMED_PAIRS])
+    listed = pairs + (", ..." if len(breaking) > NAMED_PAIRS else "")
     return f"would not do: it needs {len(breaking)} pairs of agents that are not neighbours: {listed}"
 
 
@@ -157,5 +175,7 @@ def _reach(found: Conditions, inputs: int, agents: int) -> str:
     return f"{found.pairs[-1]:,} of {inputs * agents:,} pairs (input, agent) {after}"
 
 
-def _some(agents: np.ndarray) -> str:
-    return ", ".join(map(str, agents[:NAMED_AGENTS].tolist())) + (", ..." if len(agents) > NAMED_AGENTS else "")
+def _some(graph: CommunicationGraph, agents: np.ndarray) -> str:
+    first = agents[:NAMED_AGENTS].tolist()
+    listed = map(str, first) if graph.labels is None else map(graph.named, first)
+    return ", ".join(listed) + (", ..." if len(agents) > NAMED_AGENTS else "")

@@ -17,7 +17,7 @@ from hdnn_dist.analysis.analyze import (
     analyse_depth,
     analyse_run,
 )
-from hdnn_dist.analysis.check import check_config
+from hdnn_dist.analysis.check import agents_by_name, check_config, diameter
 from hdnn_dist.analysis.cost import LayerCost, layer_cost
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
@@ -96,10 +96,11 @@ def _described(graph: CommunicationGraph, cost: LayerCost) -> dict[str, object]:
         "agents": graph.agents,
         "edges": len(graph.edges),
         "degree": f"{graph.degree.min()} to {graph.degree.max()}, mean {graph.degree.mean():.2f}",
-        "diameter": graph.diameter,
-        "centre": graph.centre,
+        "diameter": diameter(graph),
+        "centre": graph.label(graph.centre) if graph.surveyable else "not computed for so many agents",
         "forward, a layer": cost.forward,
         "backward, a layer": cost.backward,
+        **agents_by_name(graph),
     }
 
 

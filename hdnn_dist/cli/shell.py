@@ -15,7 +15,9 @@ from rich.console import Console
 
 from hdnn_dist.exchange.agreement import RankError
 from hdnn_dist.exchange.ending import end_now
+from hdnn_dist.exchange.launchers import launched_as
 from hdnn_dist.exchange.world import TransportError
+from hdnn_dist.graph.source import GraphFileWarning
 from hdnn_dist.support.arguments import one_line
 from hdnn_dist.training.loop import DivergenceError
 
@@ -55,15 +57,21 @@ def reported(kept: str = "the run folder holds what was finished") -> Iterator[N
 
 @contextmanager
 def _warned_once() -> Iterator[None]:
-    """Show the first warning of a kind, in one line; the drift of the state can come with every step."""
-    shown = set()
+    """Show the first warning of a kind, in one line; the drift of the state can come with every step.
+
+    What is said of a graph file is shown by one rank, each line once.
+    """
+    shown: set[object] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if category not in shown:
+        of_file = issubclass(category, GraphFileWarning)
+        kind = (category, str(message)) if of_file else category
+        if kind not in shown and not (of_file and launched_as()):
             sys.stderr.write(f"hdnn-dist: warning: {one_line(message)}\n")
-        shown.add(category)
+        shown.add(kind)
 
     with warnings.catch_warnings():
+        warnings.simplefilter("always", GraphFileWarning)
         warnings.showwarning = show
         yield
 

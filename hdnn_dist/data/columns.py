@@ -8,8 +8,8 @@ here", so with f_i = 2 the list [-1, 0] puts column 0 into q.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ class Columns:
     assignment: agent -> its columns, -1 for a zero; agents that receive nothing are absent.
     total: number of columns D of the data set.
     features: number of features of each agent.
+    named: how an error names an agent.
 
     Raises ValueError for an unknown agent, a column out of range, a column given twice or to nobody, and
     for an agent with more columns than features.
@@ -34,6 +35,7 @@ class Columns:
     assignment: dict[int, tuple[int, ...]]
     total: int
     features: tuple[int, ...]
+    named: Callable[[int], str] = field(default="agent {}".format, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for agent, columns in self.assignment.items():
@@ -77,14 +79,18 @@ class Columns:
 
     @classmethod
     def from_mapping(
-        cls, mapping: Mapping[int, Sequence[int]], total_columns: int, features_per_agent: Sequence[int]
+        cls,
+        mapping: Mapping[int, Sequence[int]],
+        total_columns: int,
+        features_per_agent: Sequence[int],
+        named: Callable[[int], str] = "agent {}".format,
     ) -> Columns:
         """The assignment as given: agent -> columns, -1 for a zero. Raises ValueError as the class does."""
         assignment = {
             _integer(agent, "agent"): tuple(_integer(c, f"a column of agent {agent}") for c in columns)
             for agent, columns in mapping.items()
         }
-        return cls(assignment, total_columns, tuple(features_per_agent))
+        return cls(assignment, total_columns, tuple(features_per_agent), named)
 
     def index(self, local_agents: Iterable[int]) -> npt.NDArray[np.int64]:
         """The data set's column, or -1 for a zero, of each local feature, agent after agent.
@@ -107,12 +113,12 @@ class Columns:
         outside = [c for c in columns if not ZERO <= c < self.total]
         if outside:
             raise ValueError(
-                f"column {outside[0]}, given to agent {agent}, does not exist: "
+                f"column {outside[0]}, given to {self.named(agent)}, does not exist: "
                 f"the data have {self.total} columns, 0 to {self.total - 1}, and -1 stands for a zero"
             )
         if len(columns) > self.features[agent]:
             raise ValueError(
-                f"agent {agent} has {self.features[agent]} features "
+                f"{self.named(agent)} has {self.features[agent]} features "
                 f"but a list of columns of length {len(columns)}; "
                 f"give it {len(columns)} features or more, or fewer columns"
             )
@@ -122,7 +128,7 @@ class Columns:
         for agent, columns in self.assignment.items():
             for column in columns:
                 if column in owner:
-                    raise ValueError(_given_twice(column, owner[column], agent))
+                    raise ValueError(_given_twice(column, owner[column], agent, self.named))
                 if column != ZERO:
                     owner[column] = agent
         missing = [c for c in range(self.total) if c not in owner]
@@ -154,8 +160,8 @@ def _check_tiling(image: tuple[int, int] | None, patch: tuple[int, int], agents:
         )
 
 
-def _given_twice(column: int, first: int, second: int) -> str:
-    to = f"agent {first} twice" if first == second else f"agents {first} and {second}"
+def _given_twice(column: int, first: int, second: int, named: Callable[[int], str]) -> str:
+    to = f"{named(first)} twice" if first == second else f"{named(first)} and {named(second)}"
     return f"column {column} is given to {to}; give each column once"
 
 

@@ -11,6 +11,7 @@ from hdnn_dist.exchange.world import World
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 MPI_SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE", "MV2_COMM_WORLD_SIZE")
+RANK_VARIABLES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
 MEND = "use transport 'local' (--transport local) to train in this process alone"
 
 
@@ -27,6 +28,12 @@ def by_mpi() -> bool:
 def by_nobody() -> bool:
     """No launcher starts a process that trains alone."""
     return False
+
+
+def launched_as() -> int:
+    """The rank that a launcher gives this process, before it has met the others; 0 without one."""
+    given = [os.environ[variable] for variable in RANK_VARIABLES if variable in os.environ]
+    return int(given[0]) if given and given[0].isdecimal() else 0
 
 
 def _set(variables: Sequence[str], enough: Callable[[list[bool]], bool]) -> bool:

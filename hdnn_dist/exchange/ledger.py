@@ -56,7 +56,7 @@ class Route:
     Made by ``Ledger.route`` only, so that no exchange exists which the ledger has not checked.
     """
 
-    def __init__(self, edges: np.ndarray, rows: np.ndarray, peers: dict[int, tuple[int, int]]) -> None:
+    def __init__(self, edges: np.ndarray, rows: np.ndarray, peers: dict[int, tuple[str, str]]) -> None:
         self.edges = edges
         self.rows = rows
         self.peers = peers
@@ -115,7 +115,8 @@ class Ledger:
         outside = np.concatenate([pairs[sends & ~receives], pairs[receives & ~sends]])
         other = self.owner[outside].sum(axis=1) - self.rank
         peers, first = np.unique(other, return_index=True)
-        named = dict(zip(peers.tolist(), map(tuple, outside[first].tolist()), strict=True))
+        ends = [(self.graph.named(sender), self.graph.named(receiver)) for sender, receiver in outside[first]]
+        named = dict(zip(peers.tolist(), ends, strict=True))
         route = Route(pairs[sends], rows[sends], named)
         self._routes.append(route)
         return route
@@ -127,7 +128,7 @@ class Ledger:
         self.off_graph_messages += int((~on_graph).sum())
         sender, receiver = pairs[~on_graph][0]
         raise OffGraphError(
-            f"a message from agent {sender} to agent {receiver} would leave the graph {graph.name!r}: "
+            f"a message from {graph.named(sender)} to {graph.named(receiver)} would leave the graph {graph.name!r}: "
             "messages are allowed between neighbours only; add the edge or send along a path"
         )
 

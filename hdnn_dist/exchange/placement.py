@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.ledger import Ledger
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.support.arguments import require_type, unknown
+from hdnn_dist.support.arguments import concerning, require_type, unknown
 
+Method = str | Sequence[int] | Mapping[Any, int]
 METHODS = ("auto", "metis", "contiguous")
 
 
@@ -61,21 +62,22 @@ class Agents:
         return f"Agents({len(self)} of {self.graph.agents} of {self.graph.name!r} on rank {self.world.rank})"
 
 
-def place(graph: CommunicationGraph, world: World, method: str | Sequence[int] = "auto") -> Agents:
+def place(graph: CommunicationGraph, world: World, method: Method = "auto") -> Agents:
     """Give every agent a rank.
 
     ``method``: ``"metis"`` (few edges between ranks; needs pymetis; a ``PlacementWarning`` where it leaves a rank
     empty and the agents are placed in order), ``"contiguous"``, ``"auto"`` (METIS where it is installed and a rank
-    holds more than one agent, contiguous otherwise), or the rank of each agent as a list. Every rank must pass the
-    same. Raises ``ValueError`` when a rank would be left empty.
+    holds more than one agent, contiguous otherwise), or the rank of each agent as a list, or as a mapping from numbers
+    or labels. Every rank must pass the same. Raises ``ValueError`` when a rank would be left empty.
     """
     require_type("graph", graph, CommunicationGraph, "a CommunicationGraph, such as CommunicationGraph.ring(8)")
     require_type("world", world, World, "what hdnn_dist.connect() returns")
-    same_in_world(world, {"graph": graph, "placement": method})
+    given = list(method.items()) if isinstance(method, Mapping) else method
+    same_in_world(world, {"graph": graph, "placement": given})
     return Agents(graph, world, _same_owners(graph, world, method))
 
 
-def _same_owners(graph: CommunicationGraph, world: World, method: str | Sequence[int]) -> np.ndarray:
+def _same_owners(graph: CommunicationGraph, world: World, method: Method) -> np.ndarray:
     """(agents,) as ``owners``; what is refused or found otherwise on one rank, METIS on one machine only, on all."""
     refused: ValueError | None = None
     try:
@@ -91,14 +93,28 @@ def _same_owners(graph: CommunicationGraph, world: World, method: str | Sequence
     return owner
 
 
-def owners(graph: CommunicationGraph, ranks: int, method: str | Sequence[int] = "auto") -> np.ndarray:
+def owners(graph: CommunicationGraph, ranks: int, method: Method = "auto") -> np.ndarray:
     """(agents,) the rank of each agent; ``method`` and errors as in ``place``."""
     if ranks > graph.agents:
         raise ValueError(
             f"{ranks} ranks were started for {graph.agents} agents: "
             f"every rank needs an agent, so start at most {graph.agents} ranks or use a larger graph"
         )
+    if isinstance(method, Mapping):
+        method = _by_label(graph, method)
     return _by_name(graph, ranks, method) if isinstance(method, str) else _by_hand(graph, ranks, method)
+
+
+def _by_label(graph: CommunicationGraph, table: Mapping[Any, int]) -> list[int]:
+    with concerning("placement"):
+        rank = graph.by_agent(table)
+    missing = [agent for agent in range(graph.agents) if agent not in rank]
+    if missing:
+        raise ValueError(
+            f"placement gives no rank to {graph.named(missing[0])} ({len(missing)} of {graph.agents} agents have "
+            "none): give one to each"
+        )
+    return [rank[agent] for agent in range(graph.agents)]
 
 
 def _by_name(graph: CommunicationGraph, ranks: int, method: str) -> np.ndarray:
@@ -148,7 +164,7 @@ def _by_hand(graph: CommunicationGraph, ranks: int, owner: Sequence[int]) -> np.
     outside = np.flatnonzero((given < 0) | (given >= ranks))
     if outside.size:
         raise ValueError(
-            f"placement puts agent {outside[0]} on rank {given[outside[0]]}, but the ranks are 0 to {ranks - 1}"
+            f"placement puts {graph.named(outside[0])} on rank {given[outside[0]]}, but the ranks are 0 to {ranks - 1}"
         )
     empty = sorted(set(range(ranks)) - set(given.tolist()))
     if empty:

@@ -60,7 +60,7 @@ class Channel(ABC):
 
     def _failure(self, peer: int, verb: str, cause: object) -> TransportError:
         sender, receiver = self.route.peers[peer]
-        return TransportError(f"could not {verb} rank {peer} (such as agent {sender} -> agent {receiver}): {cause}")
+        return TransportError(f"could not {verb} rank {peer} (such as {sender} -> {receiver}): {cause}")
 
 
 def size_tag(part: Tensor) -> int:

@@ -26,8 +26,9 @@ def read_matpower(path: Path, data: bytes, merge: bool = False) -> Source:
         say(f"{path}: {off} of {len(branches)} branches are out of service (status 0) and left out")
     graph = nx.MultiGraph()
     graph.add_nodes_from(int(row[0]) for row in buses)
+    different = len(graph)
     graph.add_edges_from((int(row[0]), int(row[1])) for row in in_service)
-    if len(graph) != len(buses):
+    if not different == len(graph) == len(buses):
         raise ValueError(
             f"{path}: mpc.bus has {len(buses)} rows, but buses and branches name {len(graph)} different buses; give "
             "each bus one row"

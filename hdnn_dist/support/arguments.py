@@ -6,7 +6,8 @@ import difflib
 import math
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import TypeVar
 
@@ -40,6 +41,15 @@ def require_type(name: str, given: object, kind: type | tuple[type, ...], expect
     """``TypeError`` unless ``given`` is a ``kind``."""
     if not isinstance(given, kind):
         raise TypeError(f"{name} is {shown(given)}: expected {expected}")
+
+
+@contextmanager
+def concerning(key: str) -> Iterator[None]:
+    """A ``ValueError`` in this block begins with the key of a config, or the name of an argument, that it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{key}: {one_line(error)}") from None
 
 
 def shown(given: object) -> str:

@@ -20,6 +20,7 @@ from hdnn_dist.kernels.registry import AUTO
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
+from hdnn_dist.support.arguments import concerning
 from hdnn_dist.training.config import Config, shared_keys
 from hdnn_dist.training.inputs import as_inputs, column_index, columns_of, positions_of
 from hdnn_dist.training.job import Job, Samples
@@ -55,7 +56,7 @@ def model(config: Config, about: Description, agents: Agents) -> Model:
     """Build all that needs no data; raises ``ValueError`` for what cannot be built."""
     net = _network(config, agents)
     project = _projection(config, net)
-    columns = columns_of(config, about, net.features)
+    columns = columns_of(config, about, agents.graph, net.features)
     lift = None if config.network.lift is None else ConvolutionalLift(net)
     head = Readout(
         agents,
@@ -63,7 +64,7 @@ def model(config: Config, about: Description, agents: Agents) -> Model:
         classes=about.classes,
         loss=config.readout.loss,
         at=readers(config, agents.graph),
-        root=config.readout.root,
+        root=_root(config, agents.graph),
         positions=positions_of(config, about),
     )
     if not head.criterion.integer:
@@ -76,7 +77,6 @@ def model(config: Config, about: Description, agents: Agents) -> Model:
 
 def _network(config: Config, agents: Agents) -> HDNN:
     chosen = config.network
-    pattern = None if chosen.pattern is None else Pattern.from_pairs(agents.graph.agents, chosen.pattern)
     return HDNN(
         agents,
         features=chosen.features,
@@ -85,7 +85,7 @@ def _network(config: Config, agents: Agents) -> HDNN:
         architecture=chosen.architecture,
         seed=config.seed,
         initial=chosen.initial,
-        pattern=pattern,
+        pattern=pattern_of(config, agents.graph),
         scheme=chosen.scheme,
         activation=chosen.activation,
         coupling=chosen.coupling,
@@ -109,7 +109,24 @@ def readers(config: Config, graph: CommunicationGraph) -> list[int] | None:
     """The agents of ``readout.at``; None for all."""
     if config.readout.at == "all":
         return None
-    return [graph.centre] if config.readout.at == "centre" else list(config.readout.at)
+    if config.readout.at == "centre":
+        return [graph.centre]
+    with concerning("readout.at"):
+        return [graph.agent(given) for given in config.readout.at]
+
+
+def _root(config: Config, graph: CommunicationGraph) -> int | None:
+    with concerning("readout.root"):
+        return None if config.readout.root is None else graph.agent(config.readout.root)
+
+
+def pattern_of(config: Config, graph: CommunicationGraph) -> Pattern | None:
+    """The pairs of ``network.pattern``; None for the graph."""
+    if config.network.pattern is None:
+        return None
+    with concerning("network.pattern"):
+        pairs = [(graph.agent(reader), graph.agent(read)) for reader, read in config.network.pattern]
+    return Pattern.from_pairs(graph.agents, pairs)
 
 
 def _samples(

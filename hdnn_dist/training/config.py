@@ -14,12 +14,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from hdnn_dist.graph.labels import is_whole
 from hdnn_dist.support.arguments import LARGEST
 
 Positive = Annotated[float, Field(gt=0, le=LARGEST)]
 NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
 MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=1, le=MOST)]
+
+Agent = int | str  # its number, or what the graph's file calls it
 
 OWN_KEYS = ("graph", "threads", "data.root", "network.kernel")  # which may differ from rank to rank
 
@@ -49,7 +52,8 @@ class NetworkConfig(Section):
     step: Positive = 0.1
     initial: str = "normal"
     pattern: Annotated[
-        list[tuple[int, int]] | None, Field(description="a list of pairs of agents, such as [[0, 0], [0, 1], [1, 1]]")
+        list[tuple[Agent, Agent]] | None,
+        Field(description="a list of pairs of agents, such as [[0, 0], [0, 1], [1, 1]]"),
     ] = None
     scheme: Literal["euler"] | None = None
     activation: str = "tanh"
@@ -64,10 +68,10 @@ class ReadoutConfig(Section):
     """``at``: ``"all"``, ``"centre"`` or a list of agents; ``root``: where the labels are."""
 
     at: Annotated[
-        Literal["all", "centre"] | list[int],
+        Literal["all", "centre"] | list[Agent],
         Field(description="'all', 'centre' or a list of agents, such as [0]"),
     ] = "all"
-    root: int | None = None
+    root: Annotated[Agent | None, Field(description="an agent, such as 0")] = None
     loss: str = "cross_entropy"
 
 
@@ -83,7 +87,7 @@ class DataConfig(Section):
     noise: NotNegative | None = None
     root: str | None = None
     columns: Annotated[
-        dict[int, list[int]] | None,
+        dict[Agent, list[int]] | None,
         Field(description="a table from agents to lists of columns, such as {0 = [0], 4 = [1]}"),
     ] = None
     patch: Annotated[
@@ -134,7 +138,8 @@ class Config(Section):
     timeout: Annotated[float, Field(gt=0, le=1e9)] = 300.0
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
     placement: Annotated[
-        str | list[int], Field(description="'auto', 'metis', 'contiguous' or a list with the rank of each agent")
+        str | list[int] | dict[Agent, int],
+        Field(description="'auto', 'metis', 'contiguous' or a list with the rank of each agent, or a table of them"),
     ] = "auto"
     network: NetworkConfig = NetworkConfig()
     readout: ReadoutConfig = ReadoutConfig()
@@ -201,8 +206,10 @@ def _value(text: str) -> Any:
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML's types as the strict models want them: agents are numbers and pairs are tuples."""
+    """TOML's types as the strict models want them: keys that are numbers are such, and pairs are tuples."""
     typed = dict(values)
+    if isinstance(placement := typed.get("placement"), dict):
+        typed["placement"] = _numbered(placement)
     if isinstance(data := typed.get("data"), dict):
         typed["data"] = _typed_data(data)
     if isinstance(network := typed.get("network"), dict) and isinstance(network.get("pattern"), list):
@@ -214,10 +221,14 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
     typed = dict(data)
     if isinstance(columns := data.get("columns"), dict):
-        typed["columns"] = {int(agent) if agent.isdecimal() else agent: given for agent, given in columns.items()}
+        typed["columns"] = _numbered(columns)
     if isinstance(patch := data.get("patch"), list):
         typed["patch"] = tuple(patch)
     return typed
+
+
+def _numbered(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {int(key) if isinstance(key, str) and is_whole(key) else key: value for key, value in table.items()}
 
 
 def _explain(problem: ErrorDetails, values: Any) -> str:

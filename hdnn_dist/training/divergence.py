@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import BEFORE, Trained, TrainedModule
 from hdnn_dist.training.job import Job
@@ -43,10 +44,11 @@ class Place:
     agent: int
     layers: int
 
-    def __str__(self) -> str:
+    def told(self, graph: CommunicationGraph) -> str:
+        """The layer and the agent, as messages name them."""
         before = "input" if self.kind == "state" else "lift"
         names = {BEFORE: before, self.layers: "readout"}
-        return f"{names.get(self.layer, f'layer {self.layer}')}, agent {self.agent}"
+        return f"{names.get(self.layer, f'layer {self.layer}')}, {graph.named(self.agent)}"
 
     @property
     def order(self) -> int:
@@ -95,7 +97,7 @@ def diverged(job: Job, inputs: Iterable[Tensor], when: str) -> DivergenceError:
         with torch.no_grad():
             place = first_not_finite(job.net, job.others, job.state(x))
         if place is not None:
-            return DivergenceError(_message(place, when, job.lift is not None))
+            return DivergenceError(_message(place, when, job))
     return DivergenceError(f"the loss is no longer finite in {when}, but all weights and states seen now are: {LOWER}")
 
 
@@ -105,10 +107,11 @@ def refuse_growth(loss: float, first: float, when: str) -> None:
         raise DivergenceError(f"the loss is {loss:.3g} in {when}, and was {first:.3g} in the first step: {LOWER}")
 
 
-def _message(place: Place, when: str, lifted: bool) -> str:
-    given = place.kind == "state" and place.layer == BEFORE and not lifted
+def _message(place: Place, when: str, job: Job) -> str:
+    given = place.kind == "state" and place.layer == BEFORE and job.lift is None
     verb = "are" if place.kind == "weights" else "is"
-    return f"the {place.kind} {verb} no longer finite in {when}, {place}: {SAMPLES if given else LOWER}"
+    where = place.told(job.agents.graph)
+    return f"the {place.kind} {verb} no longer finite in {when}, {where}: {SAMPLES if given else LOWER}"
 
 
 def _states(net: HDNN, x: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:

@@ -9,12 +9,14 @@ from torch import Tensor
 from hdnn_dist.data.columns import Columns
 from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
+from hdnn_dist.support.arguments import concerning
 from hdnn_dist.training.config import Config
 
 
-def columns_of(config: Config, about: Description, features: np.ndarray) -> Columns | None:
-    """Which columns of the data set enter at which agent; ``features``: (agents,).
+def columns_of(config: Config, about: Description, graph: CommunicationGraph, features: np.ndarray) -> Columns | None:
+    """Which columns of the data set enter at which agent of the graph; ``features``: (agents,).
 
     ``None`` where a lift shows whole images to every agent.
     """
@@ -25,7 +27,9 @@ def columns_of(config: Config, about: Description, features: np.ndarray) -> Colu
     if chosen.columns is not None and chosen.patch is not None:
         raise ValueError("data.columns and data.patch are both given: each says where columns enter; keep one")
     if chosen.columns is not None:
-        return Columns.from_mapping(chosen.columns, about.columns, features.tolist())
+        with concerning("data.columns"):
+            columns = graph.by_agent(chosen.columns)
+        return Columns.from_mapping(columns, about.columns, features.tolist(), graph.named)
     if chosen.patch is not None:
         return Columns.patches(about.image, chosen.patch, features.tolist())
     return Columns.spread(about.columns, features.tolist())
