@@ -27,6 +27,7 @@ from hdnn_dist.plots.style import is_ours
 from hdnn_dist.support.markdown import padded_table
 from hdnn_dist.training.config import load_config
 
+MOST_DRAWN = 2**17  # edges: a layer's cost takes a network to be built, and a picture its time
 LONGEST_NAME = 80  # characters of the default name of a picture
 
 
@@ -79,8 +80,9 @@ def topology(
         _check_picture(drawing, overwrite)
         if save is not None:
             known.save(save)
-        table(_described(known, layer_cost(known, features, batch, architecture=architecture)))
-        console.print(f"picture: {draw_graph(known, drawing)}")
+        large = len(known.edges) > MOST_DRAWN
+        table(_described(known, None if large else layer_cost(known, features, batch, architecture=architecture)))
+        console.print(f"picture: {f'none of more than {MOST_DRAWN} edges' if large else draw_graph(known, drawing)}")
 
 
 def _check_picture(drawing: Path, overwrite: bool) -> None:
@@ -90,7 +92,8 @@ def _check_picture(drawing: Path, overwrite: bool) -> None:
         raise ValueError(f"{drawing} is not a picture of ours: choose another --picture, or pass --overwrite")
 
 
-def _described(graph: CommunicationGraph, cost: LayerCost) -> dict[str, object]:
+def _described(graph: CommunicationGraph, cost: LayerCost | None) -> dict[str, object]:
+    unknown = f"not computed for more than {MOST_DRAWN} edges"
     return {
         "graph": graph.name,
         "agents": graph.agents,
@@ -98,8 +101,8 @@ def _described(graph: CommunicationGraph, cost: LayerCost) -> dict[str, object]:
         "degree": f"{graph.degree.min()} to {graph.degree.max()}, mean {graph.degree.mean():.2f}",
         "diameter": diameter(graph),
         "centre": graph.label(graph.centre) if graph.surveyable else "not computed for so many agents",
-        "forward, a layer": cost.forward,
-        "backward, a layer": cost.backward,
+        "forward, a layer": unknown if cost is None else cost.forward,
+        "backward, a layer": unknown if cost is None else cost.backward,
         **agents_by_name(graph),
     }
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hdnn_dist.support.arguments import seed_number, shown
 
-MOST_EDGES = 2**21  # a slip such as hypercube:80 is refused before it fills the memory
+MOST_EDGES = 2**20  # a slip such as hypercube:80 is refused before it fills the memory
 
 
 class Topology(NamedTuple):
