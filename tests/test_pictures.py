@@ -126,8 +126,14 @@ def graph_of(spec: str) -> Callable[[Path], Path]:
 
 
 def named(path: Path) -> Path:
-    graph = CommunicationGraph.watts_strogatz(20, 4, 0.2)
-    return draw_graph(graph, path, labels=[f"{LONG * (agent % 3)}{agent}$" for agent in range(20)])
+    drawn = CommunicationGraph.watts_strogatz(20, 4, 0.2)
+    names = [f"{LONG * (agent % 3)}{agent}$" for agent in range(20)]
+    return draw_graph(CommunicationGraph(20, drawn.edges, name=drawn.name, labels=names), path)
+
+
+def named_blocks(path: Path) -> Path:
+    names = [f"{LONG * (agent % 3)}{agent}$" for agent in range(20)]
+    return draw_sparsity(np.eye(40), path, block_starts=range(0, 40, 2), names=names)
 
 
 def experiment(name: str, seeds: int, lost: float = math.inf) -> Callable[[Path], Path]:
@@ -164,6 +170,7 @@ PICTURES: dict[str, Callable[[Path], Path]] = {
     "blocks": lambda path: draw_sparsity(np.eye(200), path, block_starts=range(0, 200, 2)),
     **{f"graph {Path(spec).name}": graph_of(spec) for spec in SPECS},
     "graph with names": named,
+    "pattern with names": named_blocks,
     "graph of a long name": lambda path: draw_graph(
         CommunicationGraph(2, [(0, 1)], name="a$name" * 70), path, owner=range(2)
     ),

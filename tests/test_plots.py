@@ -120,7 +120,6 @@ class TestGraph:
             ({"owner": [0, 1]}, r"owner has shape \(2,\).* 8 agents"),
             ({"inputs": [8]}, "inputs names agent 8: the graph has agents 0 to 7"),
             ({"readout": [-1]}, "readout names agent -1"),
-            ({"labels": ["a", "b"]}, "labels has 2 texts: expected one for each of 8 agents"),
         ],
     )
     def test_marks_must_fit_the_graph(self, marks: dict[str, Any], words: str, tmp_path: Path) -> None:

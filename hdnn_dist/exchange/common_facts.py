@@ -37,8 +37,7 @@ def fact(value: object) -> str:
         return f"{array.dtype} of shape {array.shape}, digest {digest(np.ascontiguousarray(array).tobytes())}"
     if isinstance(value, CommunicationGraph):
         edges = digest(value.edges.tobytes())
-        labels = "" if value.labels is None else f", labels {digest(value.labels)}"
-        return f"{value.name} of {value.agents} agents and {len(value.edges)} edges, digest {edges}{labels}"
+        return f"{value.name} of {value.agents} agents and {len(value.edges)} edges, digest {edges}"
     if isinstance(value, Pattern):
         return f"{len(value)} blocks, digest {digest(value.rows.tobytes() + value.columns.tobytes())}"
     if isinstance(value, list | tuple):

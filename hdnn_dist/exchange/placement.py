@@ -73,7 +73,7 @@ def place(graph: CommunicationGraph, world: World, method: Method = "auto") -> A
     require_type("graph", graph, CommunicationGraph, "a CommunicationGraph, such as CommunicationGraph.ring(8)")
     require_type("world", world, World, "what hdnn_dist.connect() returns")
     given = list(method.items()) if isinstance(method, Mapping) else method
-    same_in_world(world, {"graph": graph, "placement": given})
+    same_in_world(world, {"graph": graph, "labels of the agents": graph.labels, "placement": given})
     return Agents(graph, world, _same_owners(graph, world, method))
 
 

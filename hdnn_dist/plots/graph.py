@@ -30,18 +30,17 @@ def draw_graph(
     owner: ArrayLike | None = None,
     inputs: Sequence[int] | None = None,
     readout: Sequence[int] | None = None,
-    labels: Sequence[str] | None = None,
 ) -> Path:
     """Draw the communication graph at its positions, or in a layout of our own where it has none.
 
     ``owner``: (agents,) the rank of each agent, shown as its colour. ``inputs``, ``readout``: the agents where
-    features enter, ringed, and those that are read, boxed. ``labels``: (agents,) what agents are called, their numbers
-    unless given, drawn where agents are few, long ones shortened. Raises ``ValueError`` when ``owner`` does not hold
-    one rank an agent, ``labels`` one text, or a marked agent does not exist.
+    features enter, ringed, and those that are read, boxed. Labels, or numbers, are drawn where agents are few, long
+    ones shortened. Raises ``ValueError`` when ``owner`` does not hold one rank an agent, or a marked agent does not
+    exist.
     """
     ranks = _ranks(owner, graph.agents)
     entered, read = _known("inputs", inputs, graph.agents), _known("readout", readout, graph.agents)
-    names = _names(labels, graph.agents)
+    names = list(map(graph.label, range(graph.agents)))
     where = place_agents(graph)
     diameter = agent_diameter(where)
 
@@ -65,13 +64,6 @@ def _ranks(owner: ArrayLike | None, agents: int) -> Array:
     if ranks.shape != (agents,):
         raise ValueError(f"owner has shape {ranks.shape}: expected one rank for each of {agents} agents")
     return ranks
-
-
-def _names(labels: Sequence[str] | None, agents: int) -> list[str]:
-    names = list(map(str, range(agents) if labels is None else labels))
-    if len(names) != agents:
-        raise ValueError(f"labels has {len(names)} texts: expected one for each of {agents} agents")
-    return names
 
 
 def _known(name: str, agents: Sequence[int] | None, count: int) -> Array:

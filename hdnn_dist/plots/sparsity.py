@@ -14,6 +14,8 @@ from hdnn_dist.plots.style import EDGE, PALETTE, PAPER, Array, legend_below, sav
 
 CELLS = 720  # a matrix with more rows is drawn in cells that hold several entries
 MOST_NUMBERS = 25  # along an axis
+LONGEST_NAME = 12  # characters of an agent's
+UPRIGHT = 3  # characters that stand beside each other
 LINED_BLOCKS = 64  # the lines between more blocks than this would hide the pattern
 
 
@@ -22,13 +24,15 @@ def draw_sparsity(
     path: str | Path,
     *,
     block_starts: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
     title: str = "Sparsity of K",
 ) -> Path:
     """Draw where ``K``, (rows, columns) of bool or float, is not zero.
 
     ``block_starts``: the first row (and column) of the block of each agent; agents are then what the axes count, and
-    lines are drawn between the blocks where they are few. In a large matrix a cell of the picture is filled when any
-    entry under it is not zero. Raises ``ValueError`` when ``K`` is no matrix or is empty.
+    lines are drawn between the blocks where they are few. ``names``: of the agents, their numbers unless given. In a
+    large matrix a cell of the picture is filled when any entry under it is not zero. Raises ``ValueError`` when ``K``
+    is no matrix or is empty.
     """
     pattern = np.asarray(K) != 0
     if pattern.ndim != 2 or pattern.size == 0:
@@ -48,16 +52,22 @@ def draw_sparsity(
         axes.set(xlabel="column", ylabel="row")
     else:
         axes.set(xlabel="agent whose block of the state is read", ylabel="agent that owns the rows")
-        _mark_blocks(axes.xaxis, block_starts, columns)
-        _mark_blocks(axes.yaxis, block_starts, rows)
+        called = list(map(str, range(len(block_starts)))) if names is None else list(map(_short, names))
+        _mark_blocks(axes.xaxis, block_starts, columns, called)
+        _mark_blocks(axes.yaxis, block_starts, rows, called)
+        axes.tick_params(axis="x", rotation=90 if max(map(len, called)) > UPRIGHT else 0)
     axes.plot([], [], "s", color=PALETTE[0], label="may be nonzero")
     axes.plot([], [], "s", color=PAPER, markeredgecolor=EDGE, label="always zero")
     legend_below(figure)
     return save(figure, path)
 
 
-def _mark_blocks(axis: Axis, starts: Sequence[int], length: int) -> None:
-    """The numbers of agents at the middle of their blocks, of every second, fifth, ... where they are many; lines."""
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
+
+
+def _mark_blocks(axis: Axis, starts: Sequence[int], length: int, names: Sequence[str]) -> None:
+    """The names of agents at the middle of their blocks, of every second, fifth, ... where they are many; lines."""
     edges = np.append(starts, length)
     apart = next(
         step
@@ -65,8 +75,10 @@ def _mark_blocks(axis: Axis, starts: Sequence[int], length: int) -> None:
         for step in (decade, 2 * decade, 5 * decade)
         if MOST_NUMBERS * step >= len(starts)
     )
-    numbered = np.arange(0, len(starts), apart)
-    axis.set_ticks((edges[numbered] + edges[numbered + 1]) / 2, labels=[str(agent) for agent in numbered])
+    numbered = list(range(0, len(starts), apart))
+    axis.set_ticks((edges[:-1] + edges[1:])[numbered] / 2, labels=[names[agent] for agent in numbered])
+    for text in axis.get_ticklabels():
+        text.set_parse_math(False)  # a name may have dollar signs
     if len(starts) <= LINED_BLOCKS:
         axis.set_ticks(edges[1:-1], minor=True)
         axis.set_tick_params(which="minor", length=0)

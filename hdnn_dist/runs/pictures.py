@@ -106,7 +106,9 @@ class Plane:
 def _axis(job: Job, column: int) -> str:
     """Which agent sees this column of the data."""
     assigned = {} if job.columns is None else job.columns.assignment
-    seen = [f", seen by agent {agent}" for agent, columns in assigned.items() if column in columns]
+    seen = [
+        f", seen by agent {job.agents.graph.label(agent)}" for agent, columns in assigned.items() if column in columns
+    ]
     return f"column {column}{''.join(seen)}"
 
 
@@ -127,7 +129,9 @@ def _draw_pattern(job: Job, path: Path) -> Path:
     small = sizes.sum() <= LARGEST_MASK
     sizes = sizes if small else np.ones_like(sizes)
     starts = (np.cumsum(sizes) - sizes).tolist()
-    names = [operator.name for operator in job.net.architecture.operators]
-    title = f"Pattern of {' and '.join(names)}, the same in {'both and in ' if len(names) > 1 else ''}all layers"
+    operators = [operator.name for operator in job.net.architecture.operators]
+    names = list(map(job.agents.graph.label, range(job.agents.graph.agents)))
+    both = "both and in " if len(operators) > 1 else ""
+    title = f"Pattern of {' and '.join(operators)}, the same in {both}all layers"
     title = f"{title}\n{job.agents.graph.name}{'' if small else ', a cell for each block'}"
-    return draw_sparsity(job.net.pattern.mask(sizes), path, block_starts=starts, title=title)
+    return draw_sparsity(job.net.pattern.mask(sizes), path, block_starts=starts, names=names, title=title)
