@@ -25,6 +25,7 @@ from hdnn_dist.experiments.cells import Finding, Result
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots import draw_curves, draw_decision, draw_graph, draw_sparsity
 from hdnn_dist.plots.controls import draw_controls
+from hdnn_dist.plots.edges import edge_paths
 from hdnn_dist.plots.layout import WIDTH, agent_diameter, place_agents
 from hdnn_dist.plots.sensitivity import (
     draw_counterexample,
@@ -276,6 +277,28 @@ def test_agents_do_not_touch(spec: str) -> None:
     assert diameter >= 7
     for one, other in combinations(where, 2):
         assert WIDTH * np.linalg.norm(one - other) > 1.2 * diameter
+
+
+@pytest.mark.parametrize("spec", [*SPECS, "hypercube:5", "torus:3x9", "ring:3"])
+def test_edges_do_not_run_under_agents_that_are_not_their_ends(spec: str) -> None:
+    """Such an edge reads as two edges of the agent above it."""
+    graph = CommunicationGraph.parse(spec)
+    where = place_agents(graph)
+    diameter = agent_diameter(where)
+    paths = edge_paths(where, graph.edges, diameter)
+    assert len(paths) == len(graph.edges)
+    for ends, path in zip(graph.edges, paths, strict=True):
+        assert path[[0, -1]] == pytest.approx(where[ends])
+        others = np.delete(where, ends, axis=0)
+        away = np.linalg.norm(points_along(path)[:, None] - others, axis=-1)
+        assert (WIDTH * away > 0.5 * diameter).all(), ends
+
+
+def points_along(path: np.ndarray) -> np.ndarray:
+    """(points, 2) on ``path`` (corners, 2), an agent's radius or less apart."""
+    corners = np.arange(len(path))
+    places = np.linspace(0, len(path) - 1, 200)
+    return np.column_stack([np.interp(places, corners, side) for side in path.T])
 
 
 class TestArrangement:

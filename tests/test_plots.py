@@ -17,7 +17,8 @@ from hdnn_dist import plots
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots import style
 from hdnn_dist.plots.arrangement import MOST_BY_DISTANCE
-from hdnn_dist.plots.layout import hidden_edges, place_agents
+from hdnn_dist.plots.edges import edge_paths
+from hdnn_dist.plots.layout import agent_diameter, place_agents
 from hdnn_dist.plots.style import DPI, INK, PALETTE, PAPER
 
 SQUARE, FULL_SQUARE = (480, 480), (960, 960)
@@ -87,10 +88,12 @@ class TestGraph:
         complete = plots.draw_graph(CommunicationGraph.complete(12), tmp_path / "b.png")
         assert (pixels(complete) < 250).mean() > 1.5 * (pixels(ring) < 250).mean()
 
-    def test_edges_round_a_torus_do_not_hide_behind_its_agents(self) -> None:
-        graph = CommunicationGraph.torus(4, 5)
-        where = np.asarray(graph.positions)
-        assert hidden_edges(where, graph.edges).sum() == 4 + 5
+    @pytest.mark.parametrize("columns", [5, 30])
+    def test_edges_round_a_torus_do_not_hide_behind_its_agents(self, columns: int) -> None:
+        graph = CommunicationGraph.torus(columns - 1, columns)
+        where = place_agents(graph)
+        paths = edge_paths(where, graph.edges, agent_diameter(where))
+        assert sum(len(path) > 2 for path in paths) == 2 * columns - 1
 
     @pytest.mark.parametrize("lattice", [True, False])
     def test_a_large_graph_takes_seconds(self, lattice: bool, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
 
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.plots.layout import WIDTH, agent_diameter, arcs, closest, edge_lengths, hidden_edges, place_agents
+from hdnn_dist.plots.edges import edge_lengths, edge_paths
+from hdnn_dist.plots.layout import WIDTH, agent_diameter, closest, place_agents
 from hdnn_dist.plots.style import EDGE, INK, PALETTE, Array, save, square_figure
 
 NUMBERED = 64  # more names than this cannot be read
@@ -46,7 +47,7 @@ def draw_graph(
 
     figure, axes = square_figure(f"{graph.name}\n{_count(graph.agents, 'agent')}, {_count(len(graph.edges), 'edge')}")
     axes.set_axis_off()
-    _draw_edges(axes, where, graph.edges)
+    _draw_edges(axes, where, graph.edges, diameter)
     dots = _draw_agents(axes, where, ranks, diameter)
     _draw_mark(axes, where[entered], 1.35 * diameter + 2, "input enters", marker="o", color=PALETTE[5])
     _draw_mark(axes, where[read], 1.6 * diameter + 2, "read out", marker="s", color=INK)
@@ -78,18 +79,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _draw_edges(axes: Axes, where: Array, edges: Array) -> None:
-    """Straight lines, very long ones faint; those that would be hidden by others are faint arcs."""
+def _draw_edges(axes: Axes, where: Array, edges: Array, diameter: float) -> None:
+    """Very long ones faint."""
     if not len(edges):
         return
-    ends, length = where[edges], edge_lengths(where, edges)
-    usual = float(np.median(length))
-    bent = hidden_edges(where, edges)
+    length = edge_lengths(where, edges)
     width = float(np.clip(40.0 / np.sqrt(len(edges)), 0.3, 1.6))
-    alpha = np.where(length > 4.0 * usual, 0.4, min(0.9, 20.0 / np.sqrt(len(edges))))[~bent]
-    axes.add_collection(LineCollection(list(ends[~bent]), colors=EDGE, linewidths=width, alpha=alpha))
-    curves = list(arcs(ends[bent], 0.35 * usual))
-    axes.add_collection(LineCollection(curves, colors=EDGE, linewidths=0.6 * width, alpha=0.6))
+    alpha = np.where(length > 4.0 * np.median(length), 0.4, min(0.9, 20.0 / np.sqrt(len(edges))))
+    paths = edge_paths(where, edges, diameter)
+    axes.add_collection(LineCollection(paths, colors=EDGE, linewidths=width, alpha=alpha))
 
 
 def _draw_agents(axes: Axes, where: Array, ranks: Array, diameter: float) -> PathCollection:
