@@ -291,7 +291,7 @@ def test_edges_do_not_run_under_agents_that_are_not_their_ends(spec: str) -> Non
         assert path[[0, -1]] == pytest.approx(where[ends])
         others = np.delete(where, ends, axis=0)
         away = np.linalg.norm(points_along(path)[:, None] - others, axis=-1)
-        assert (WIDTH * away > 0.5 * diameter).all(), ends
+        assert (WIDTH * away > 0.55 * diameter).all(), ends
 
 
 def points_along(path: np.ndarray) -> np.ndarray:
@@ -375,7 +375,8 @@ class TestWords:
         named(tmp_path / "p.png")
         shown = [text.get_text() for text in figures[0].axes[0].texts]
         assert shown[0] == "0$"
-        assert shown[1].endswith("\u2026")
+        assert shown[1].startswith("A very")
+        assert len(set(shown)) == 20
         assert max(map(len, shown)) <= 14
         assert not any(text.get_parse_math() for text in figures[0].axes[0].texts)
 

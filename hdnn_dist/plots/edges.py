@@ -14,6 +14,7 @@ FEW, MOST = 100_000, 4_000_000  # pairs of an edge and an agent; with more than 
 LOW = 0.35  # of the usual length of an edge, the height of arcs in a large graph
 HEIGHTS = (1.5, 2.0, 2.5, 3.0, 4.0, 5.0)  # of arcs, in radii of an agent
 ROUND, FLAT = 2, 4  # shapes of an arc: a flat one passes a row of agents
+CLEAR = 1.2  # radii from the middle of an agent, where an edge does not touch it
 ALONG = np.linspace(0.0, 1.0, 33)[:, None]
 
 
@@ -29,7 +30,7 @@ def edge_paths(where: Array, edges: Array, diameter: float) -> list[Array]:
     """
     paths, radius = list(where[edges]), 0.5 * diameter / WIDTH
     if len(edges) * len(where) <= FEW:
-        for edge in _hidden(where, edges, np.arange(len(edges)), radius):
+        for edge in _hidden(where, edges, np.arange(len(edges)), CLEAR * radius):
             paths[edge] = _clearest(where[edges[edge]], np.delete(where, edges[edge], axis=0), radius)
         return paths
     usual = float(np.median(edge_lengths(where, edges)))
@@ -64,7 +65,7 @@ def _clearest(ends: Array, others: Array, radius: float) -> Array:
             for side in (1.0, -1.0):
                 arc = _arc(ends, side * height * radius, shape)
                 clearance = float(np.linalg.norm(arc[:, None] - others, axis=-1).min())
-                if clearance > 1.1 * radius:
+                if clearance > CLEAR * radius:
                     return arc
                 best, found = max((best, found), (clearance, arc), key=lambda tried: tried[0])
     return found

@@ -151,11 +151,18 @@ def _name_below(axes: Axes, where: Array, names: Sequence[str], diameter: float)
     style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": size, "color": INK, "parse_math": False}
     rim = [withStroke(linewidth=2.0, foreground="white")]
     for place, name in zip(where, names, strict=True):
-        shown = name if len(name) <= longest else f"{name[: longest - 1]}\u2026"
         below: dict[str, Any] = {
             "xytext": (0, -0.5 * diameter - 1),
             "textcoords": "offset points",
             "path_effects": rim,
             "zorder": 5,
         }
-        axes.annotate(shown, tuple(place), **below, **style)
+        axes.annotate(_short(name, longest), tuple(place), **below, **style)
+
+
+def _short(name: str, longest: int) -> str:
+    """Without its middle: names of one place differ at their ends."""
+    if len(name) <= longest:
+        return name
+    tail = (longest - 1) // 2
+    return f"{name[: longest - 1 - tail]}\u2026{name[-tail:]}"
