@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.markers import CARETUP
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
@@ -370,6 +371,27 @@ class TestWords:
         controls(tmp_path / "p.png")
         assert "the cost:\ntest accuracy" in self.words(figures)
         assert "not trained" in self.words(figures)
+
+    @pytest.mark.parametrize(("bound", "arrows"), [("near", 0), ("far", 2)])
+    def test_bounds_end_in_an_arrow_where_they_leave(
+        self, bound: str, arrows: int, tmp_path: Path, figures: list[Figure]
+    ) -> None:
+        draw_norms(TABLES[bound], tmp_path / "p.png")
+        assert self.words(figures).count("\u25b2 beyond the picture") == arrows
+        assert sum(line.get_marker() == CARETUP for line in figures[0].axes[0].lines) == arrows
+        assert "lower bound, 1" in self.words(figures)
+
+    def test_singular_values_say_what_their_extremes_are(self, tmp_path: Path, figures: list[Figure]) -> None:
+        draw_singular_values(TABLES["far"], tmp_path / "p.png")
+        assert "largest (the 2-norm): gradients grow at most so much" in self.words(figures)
+        assert "smallest above rounding: they shrink at most so much" in self.words(figures)
+
+    @pytest.mark.parametrize(("spec", "numbers"), [("path:8", 8), ("tree:2x5", 63), ("ring:100", 0)])
+    def test_agents_are_numbered_where_they_are_few(
+        self, spec: str, numbers: int, tmp_path: Path, figures: list[Figure]
+    ) -> None:
+        draw_graph(CommunicationGraph.parse(spec), tmp_path / "p.png")
+        assert [text.get_text() for text in figures[0].axes[0].texts] == list(map(str, range(numbers)))
 
     def test_names_are_plain_text_and_short(self, tmp_path: Path, figures: list[Figure]) -> None:
         named(tmp_path / "p.png")
