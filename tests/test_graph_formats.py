@@ -9,6 +9,8 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.source import GraphFileWarning
@@ -279,6 +281,46 @@ class TestMatpower:
     def test_refused(self, tmp_path: Path, text: str, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             CommunicationGraph.load(written(tmp_path, "bad.m", text))
+
+
+SAMPLES = {
+    "edges": "# agents: 3\n0 1 0.5\n1 2\n",
+    "csv": "source;target;w\nUlm;Rom;1\nRom;Bern;2\n",
+    "graphml": zoo(["A", "B", "C"]),
+    "json": '{"nodes": [{"id": 1, "pos": [0, 1]}, {"id": 2}], "edges": [{"source": 1, "target": 2}]}',
+    "gml": 'graph [ node [ id 1 label "A" ] node [ id 2 graphics [ x 1 y 2 ] ] edge [ source 1 target 2 ] ]',
+    "net": '*Vertices 2\n1 "A" 0.1 0.2\n2 B\n*Edges\n1 2 4\n',
+    "m": CASE,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", SAMPLES)
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_told_in_one_line(
+    suffix: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Bytes that are lost, doubled or others: the graph is read, or the file is named in one line."""
+    content = SAMPLES[suffix].encode()
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(content))] * 2)))
+    put = data.draw(
+        st.sampled_from([content[start:end] * 2, b"", b"-1", b"1e9", b'"', b"[", b"<", b"\x00"]) | st.binary()
+    )
+    file = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
+    file.write_bytes(content[:start] + put + content[end:])
+    said = ""
+    try:
+        CommunicationGraph.load(file, merge=data.draw(st.booleans()))
+    except ValueError as error:
+        said = str(error)
+    assert not said or said.startswith((f"{file}", f"graph file {file}"))
+    assert "\n" not in said
+
+
+def test_nesting_without_end_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        CommunicationGraph.load(written(tmp_path, "deep.json", "[" * 200_000))
 
 
 @pytest.mark.parametrize("suffix", ["gexf", "dot", "mtx", "xyz"])

@@ -76,7 +76,10 @@ def keeps_labels(labels: list[str]) -> bool:
 
 def read_csv(path: Path, data: bytes, merge: bool = False) -> Source:
     """A table with commas, semicolons or tabs; its columns source and target, or from and to, or the first two."""
-    table = [(number, row) for number, row in _rows(text(path, data)) if any(cell.strip() for cell in row)]
+    try:
+        table = [(number, row) for number, row in _rows(text(path, data)) if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise ValueError(f"{path}: not CSV ({error}); save the table anew") from None
     if not table:
         raise ValueError(f"{path}: no edges; write one a line, such as Berlin,Paris")
     one, other, headed = _columns(table)

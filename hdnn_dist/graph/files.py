@@ -65,7 +65,10 @@ def read(path: Path, merge: bool = False) -> Source:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ValueError(f"graph file {path} cannot be read: {reason}; name a readable file") from None
-    return form.read(path, data, merge)
+    try:
+        return form.read(path, data, merge)
+    except RecursionError:
+        raise ValueError(f"{path}: its parts are nested too deeply for a graph; save the graph anew") from None
 
 
 def write(path: Path, graph: nx.Graph) -> None:

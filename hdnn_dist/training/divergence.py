@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.sum_tree import SumTree
-from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import BEFORE, Trained, TrainedModule
 from hdnn_dist.training.job import Job
@@ -44,11 +43,14 @@ class Place:
     agent: int
     layers: int
 
-    def told(self, graph: CommunicationGraph) -> str:
-        """The layer and the agent, as messages name them."""
+    def __str__(self) -> str:
+        return f"{self.part}, agent {self.agent}"
+
+    @property
+    def part(self) -> str:
+        """The layer, or what stands before or behind all."""
         before = "input" if self.kind == "state" else "lift"
-        names = {BEFORE: before, self.layers: "readout"}
-        return f"{names.get(self.layer, f'layer {self.layer}')}, {graph.named(self.agent)}"
+        return {BEFORE: before, self.layers: "readout"}.get(self.layer, f"layer {self.layer}")
 
     @property
     def order(self) -> int:
@@ -110,7 +112,7 @@ def refuse_growth(loss: float, first: float, when: str) -> None:
 def _message(place: Place, when: str, job: Job) -> str:
     given = place.kind == "state" and place.layer == BEFORE and job.lift is None
     verb = "are" if place.kind == "weights" else "is"
-    where = place.told(job.agents.graph)
+    where = f"{place.part}, {job.agents.graph.named(place.agent)}"
     return f"the {place.kind} {verb} no longer finite in {when}, {where}: {SAMPLES if given else LOWER}"
 
 
