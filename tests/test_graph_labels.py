@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import networkx as nx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +133,11 @@ def test_an_edge_list_says_which_labels_it_does_not_hold(tmp_path: Path, labels:
     with pytest.warns(GraphFileWarning, match=r"holds no such labels.*\.graphml and \.json keep labels"):
         graph.save(tmp_path / "names.edges")
     assert CommunicationGraph.load(tmp_path / "names.edges") == graph
+
+
+def test_blocks_outside_the_graph_are_told_in_labels() -> None:
+    graph = CommunicationGraph(3, [[0, 1], [1, 2]], labels=["Rom", "Bern", "Chur"])
+    with pytest.raises(ValueError, match=r"T has block \(Rom, Chur\), but agents Rom and Chur are not neighbours"):
+        graph.pattern(np.ones((3, 3)))
+    with pytest.raises(ValueError, match=r"agent 2 \(Chur\) reads no block of T .* block \(Chur, Chur\)"):
+        graph.pattern(np.diag([1, 1, 0]))

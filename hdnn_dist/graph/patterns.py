@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hdnn_dist.graph.labels import Labels, label, named
 from hdnn_dist.graph.pairs import (
     BoolArray,
     IntArray,
@@ -36,6 +37,9 @@ class Neighbourhood(Protocol):
     @property
     def agents(self) -> int: ...
 
+    @property
+    def labels(self) -> Labels: ...
+
     def contains(self, i: ArrayLike, k: ArrayLike) -> BoolArray:
         """As ``Pattern.contains``."""
         ...
@@ -52,6 +56,7 @@ class Pattern:
     agents: int
     rows: IntArray
     columns: IntArray
+    labels: Labels = None  # only graphs have names for agents
 
     def __init__(self, agents: int, rows: ArrayLike, columns: ArrayLike) -> None:
         agents = agent_count(agents)
@@ -139,8 +144,8 @@ class Pattern:
             )
         outside = np.flatnonzero(~graph.contains(self.rows, self.columns))
         if len(outside):
-            raise ValueError(_outside_message(name, self, outside))
-        _check_rows(name, self)
+            raise ValueError(_outside_message(name, self, outside, graph.labels))
+        _check_rows(name, self, graph.labels)
 
     @cached_property
     def _keys(self) -> IntArray:
@@ -186,13 +191,13 @@ def stored_once(pattern: Pattern, name: str = "T") -> Pattern:
     return Pattern(pattern.agents, rows[kept], columns[kept])
 
 
-def _check_rows(name: str, pattern: Pattern) -> None:
+def _check_rows(name: str, pattern: Pattern, labels: Labels) -> None:
     empty = np.flatnonzero(np.diff(pattern.indptr) == 0)
     if len(empty):
         i = empty[0]
         raise ValueError(
-            f"agent {i} reads no block of {name} ({len(empty)} of {pattern.agents} agents read none), "
-            f"so its matrix would have no column; add at least the diagonal block ({i}, {i})"
+            f"{named(labels, i)} reads no block of {name} ({len(empty)} of {pattern.agents} agents read none), "
+            f"so its matrix would have no column; add at least the diagonal block {pair_text(i.repeat(2), labels)}"
         )
 
 
@@ -227,10 +232,10 @@ def _block_sizes(agents: int, sizes: ArrayLike) -> IntArray:
     return full
 
 
-def _outside_message(name: str, pattern: Pattern, outside: IntArray) -> str:
+def _outside_message(name: str, pattern: Pattern, outside: IntArray, labels: Labels) -> str:
     pairs = np.column_stack([pattern.rows, pattern.columns])[outside[:3]]
-    i, k = pairs[0]
-    listed = ", ".join(pair_text(pair) for pair in pairs) + (", ..." if len(outside) > 3 else "")
+    i, k = (label(labels, agent) for agent in pairs[0])
+    listed = ", ".join(pair_text(pair, labels) for pair in pairs) + (", ..." if len(outside) > 3 else "")
     return (
         f"{name} has block ({i}, {k}), but agents {i} and {k} are not neighbours; "
         f"{len(outside)} of its {len(pattern)} blocks lie outside the graph: {listed}; "
