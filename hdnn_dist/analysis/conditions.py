@@ -29,7 +29,7 @@ from hdnn_dist.graph.pairs import BoolArray, IntArray
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named
-from hdnn_dist.support.arguments import whole
+from hdnn_dist.support.arguments import require_memory, whole
 
 Bits = NDArray[np.uint64]
 WORD = 64
@@ -105,6 +105,7 @@ def check(
     architecture has no coupling.
     """
     known, layers = named(architecture, scheme), whole("layers", layers)
+    require_memory(f"the pairs of {graph.agents} agents", 3 * graph.agents**2)
     if graphs is not None:
         check_graphs(graphs, layers, graph)
     if R is not None and not known.coupled:

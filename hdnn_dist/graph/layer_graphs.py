@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.support.arguments import shown
 
 
 def check_graphs(graphs: Sequence[CommunicationGraph], layers: int, whole: CommunicationGraph) -> None:
     """``ValueError`` unless there is a graph for each layer, each a part of the agents' graph."""
     if not isinstance(graphs, Sequence):
-        raise ValueError(f"graphs is {graphs!r}: expected a list with a CommunicationGraph for each layer")
+        raise ValueError(f"graphs is {shown(graphs)}: expected a list with a CommunicationGraph for each layer")
     if len(graphs) != layers:
         raise ValueError(f"{len(graphs)} graphs were given for {layers} layers: give one for each layer")
     for layer, graph in enumerate(graphs):
         if not isinstance(graph, CommunicationGraph):
             raise ValueError(
-                f"the graph of layer {layer} is {graph!r}: expected a CommunicationGraph, such as "
+                f"the graph of layer {layer} is {shown(graph)}: expected a CommunicationGraph, such as "
                 "CommunicationGraph.parse('ring:8')"
             )
         if graph.agents != whole.agents:

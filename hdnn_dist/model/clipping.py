@@ -12,7 +12,7 @@ from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.support.arguments import positive_number, require_type, shown
 
 
-def clip_grad_norm_(parameters: Iterable[nn.Parameter], max_norm: float, tree: SumTree) -> None:
+def clip_grad_norm_(parameters: nn.Parameter | Iterable[nn.Parameter], max_norm: float, tree: SumTree) -> None:
     """Scale all gradients, of any shape, so that their norm over all agents is at most ``max_norm``.
 
     In place of ``torch.nn.utils.clip_grad_norm_``, which knows this rank's alone. ``tree``: ``net.tree``; one sum along
@@ -20,7 +20,7 @@ def clip_grad_norm_(parameters: Iterable[nn.Parameter], max_norm: float, tree: S
     """
     max_norm = positive_number("max_norm", max_norm)
     require_type("tree", tree, SumTree, "net.tree")
-    given = list(parameters) if isinstance(parameters, Iterable) else []
+    given = _listed(parameters)
     if not given or not all(isinstance(parameter, Tensor) for parameter in given):
         raise ValueError(f"parameters is {shown(parameters)}: expected tensors of this rank, such as net.parameters()")
     gradients = [parameter.grad for parameter in given if parameter.grad is not None]
@@ -32,3 +32,9 @@ def clip_grad_norm_(parameters: Iterable[nn.Parameter], max_norm: float, tree: S
         torch._foreach_mul_(gradients, (max_norm / square.sqrt()).clamp_(max=1))
     elif not (norm := math.sqrt(square.item())) <= max_norm:  # NaN too, so that it spreads
         torch._foreach_mul_(gradients, max_norm / norm)
+
+
+def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    return list(parameters) if isinstance(parameters, Iterable) else []

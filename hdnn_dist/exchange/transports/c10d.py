@@ -151,7 +151,7 @@ def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
         )
     if device is None and torch.cuda.is_available():
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    chosen = device_named(device or "cpu")
+    chosen = device_named("cpu" if device is None else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     return C10dWorld(chosen, timeout)

@@ -35,4 +35,4 @@ class LocalWorld(World):
 
 def join(device: str | torch.device | None, timeout: float) -> LocalWorld:
     """As ``connect`` says; nothing is waited for."""
-    return LocalWorld(device_named(device or "cpu"))
+    return LocalWorld(device_named("cpu" if device is None else device))

@@ -176,4 +176,4 @@ def _missing(rank: int | None, size: int, timeout: float) -> TransportError:
 
 def join(device: str | torch.device | None, timeout: float) -> MpiWorld:
     """As ``connect`` says. ``ValueError`` for a device other than the CPU."""
-    return MpiWorld(device_named(device or "cpu"), timeout)
+    return MpiWorld(device_named("cpu" if device is None else device), timeout)
