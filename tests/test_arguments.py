@@ -119,11 +119,18 @@ def test_weights_of_another_shape_are_refused(change: str, kernel: str) -> None:
     refused(lambda: net.tangent(X, X))
 
 
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_a_trained_coupling_of_another_shape_is_refused(kernel: str) -> None:
+    net = network(coupling="trained", kernel=kernel)
+    net.coupling = nn.Parameter(net.coupling.detach()[:, :2].clone())
+    assert "coupling has shape" in refused(lambda: net(X))
+
+
 def test_weights_of_a_readout_of_another_shape_are_refused() -> None:
     head = Readout(AGENTS, NET)
     head.weights = nn.Parameter(torch.ones(2, 5))
     for call in (lambda: head(X), lambda: head.loss(X, LABELS), lambda: head.backward(X, LABELS)):
-        assert "shape (2, 5), expected (2, 8)" in refused(call)
+        assert "has shape (2, 5), expected (2, 8)" in refused(call)
 
 
 @pytest.mark.parametrize("kernel", ["auto", "torch"])

@@ -84,7 +84,7 @@ def test_load_dense_refuses_an_entry_outside_the_pattern() -> None:
     K[1, 0, 3] = 1.0
     with pytest.raises(ValueError, match="layer 1 has the entry 1 at row 0, column 3, which lies outside"):
         net.load_dense(K, b)
-    with pytest.raises(ValueError, match=r"needs K \(layers, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"K has shape .*: expected \(2, 8, 8\)"):
         net.load_dense(K[:, :4], b)
 
 

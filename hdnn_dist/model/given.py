@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -30,15 +28,25 @@ def number_type(dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
-def check_call(x: Tensor, features: int, agents: Agents, built: Sequence[torch.Size], **parameters: Tensor) -> None:
-    """``TypeError`` or ``ValueError`` unless x is (batch, features[, positions...]), of type and device of the first.
+def check_call(x: Tensor, features: int, agents: Agents, weights: Tensor, built: torch.Size) -> None:
+    """``TypeError`` or ``ValueError`` unless x is (batch, features[, positions...]), of type and device of the weights.
 
-    ``parameters``: with the shapes ``built``, in this order, that compiled code reads. ``TypeError`` also inside
-    torch's DistributedDataParallel, which takes what the ranks hold for copies of one model.
+    ``built``: the shape that they were made with; compiled code reads so many. ``TypeError`` also inside torch's
+    DistributedDataParallel, which takes what the ranks hold for copies of one model.
     """
-    _refuse_replicas(agents)
-    _check_parameters(parameters, built)
-    _check_input(x, features, agents, next(iter(parameters.values())))
+    if DistributedDataParallel._active_ddp_module is not None:
+        _refuse_replicas(agents)
+    check_shape("weights", weights, built)
+    _check_input(x, features, agents, weights)
+
+
+def check_shape(name: str, parameter: Tensor, built: torch.Size) -> None:
+    """``ValueError`` unless the parameter has the shape that it was built with."""
+    if parameter.shape != built:
+        raise ValueError(
+            f"{name} has shape {tuple(parameter.shape)}, expected {tuple(built)} as it was built: set values with "
+            "load_dense or load_state_dict, or build another one"
+        )
 
 
 def check_dense(K: Tensor, b: Tensor, layers: int, n: int) -> None:
@@ -65,17 +73,8 @@ def _check_input(x: Tensor, features: int, agents: Agents, like: Tensor) -> None
         )
 
 
-def _check_parameters(parameters: Mapping[str, Tensor], built: Sequence[torch.Size]) -> None:
-    for (name, parameter), shape in zip(parameters.items(), built, strict=True):
-        if parameter.shape != shape:
-            raise ValueError(
-                f"{name}: shape {tuple(parameter.shape)}, expected {tuple(shape)} as it was built; "
-                "set values with load_dense or load_state_dict, or build another one"
-            )
-
-
 def _refuse_replicas(agents: Agents) -> None:
-    if DistributedDataParallel._active_ddp_module is not None and agents.world.size > 1:
+    if agents.world.size > 1:
         raise TypeError(
             "DistributedDataParallel gives every rank the weights of rank 0, but here each rank has agents of its own: "
             "call the network itself; its exchanges are all that ranks need"

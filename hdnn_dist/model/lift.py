@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.precision import in_own_precision
+from hdnn_dist.model.precision import own_types
 from hdnn_dist.model.trained import BEFORE, Trained, by_columns
 from hdnn_dist.support.arguments import require_type, whole
 from hdnn_dist.weights.initial import draw_lift
@@ -44,11 +44,8 @@ class ConvolutionalLift(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, local features, height, width); zeros surround an image."""
         self._check(images)
-        return self._convolved(images)
-
-    @in_own_precision
-    def _convolved(self, images: Tensor) -> Tensor:
-        return F.conv2d(images, self.weights, self.bias, padding=SIZE // 2)
+        with own_types(images.device.type):
+            return F.conv2d(images, self.weights, self.bias, padding=SIZE // 2)
 
     def trained(self) -> Iterator[Trained]:
         """As ``TrainedModule.trained``: kernels and biases of every agent here."""

@@ -19,7 +19,7 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_kernel
 from hdnn_dist.model.coupling_builder import CouplingBuilder
 from hdnn_dist.model.dense import Dense, DenseView, dense_J
-from hdnn_dist.model.given import check_call, check_dense, chosen_layers, number_type
+from hdnn_dist.model.given import check_call, check_dense, check_shape, chosen_layers, number_type
 from hdnn_dist.model.identity import network_facts, packed, refuse_other_weights, unpacked
 from hdnn_dist.model.propagation import Passes, Propagation
 from hdnn_dist.model.stack_builder import build_stack
@@ -120,7 +120,7 @@ class HDNN(nn.Module):
         else:
             self.register_buffer("coupling", values)
         self._shapes: set[tuple[int, ...]] = set()
-        self._built = self.weights.shape, self.coupling.shape
+        self._built, self._coupled = self.weights.shape, self.coupling.shape
 
     def require_same(self, **facts: object) -> None:
         """``ValueError`` on every rank, the same, unless all call it with the same facts. One sum along the tree."""
@@ -143,9 +143,10 @@ class HDNN(nn.Module):
         Agent after agent, inside an agent its first half, then its second. Every position is a sample of its own.
         ``layers``: only these, a slice without a stride. Every rank has to call it, with the same batch and positions.
         """
-        self._check_input(x)
-        chosen = chosen_layers(layers, self.layers)
-        y: Tensor = Propagation.apply(x, self.weights, self.coupling, self._passes, chosen, torch.is_grad_enabled())
+        weights = self.weights
+        self._check_input(x, weights)
+        chosen = range(self.layers) if layers is EVERY else chosen_layers(layers, self.layers)
+        y: Tensor = Propagation.apply(x, weights, self.coupling, self._passes, chosen, torch.is_grad_enabled())
         return y
 
     def tangent(self, x: Tensor, dx: Tensor, layers: slice = EVERY) -> tuple[Tensor, Tensor]:
@@ -154,12 +155,12 @@ class HDNN(nn.Module):
         x, dx and both results: (batch, local features[, positions...]). Not differentiable itself. Every rank has to
         call it.
         """
-        self._check_input(x)
-        self._check_input(dx)
+        self._check_input(x, self.weights)
+        self._check_input(dx, self.weights)
         chosen = chosen_layers(layers, self.layers)
         if x.shape != dx.shape:
             raise ValueError(f"dx has shape {tuple(dx.shape)}, but x {tuple(x.shape)}: give both the same")
-        with self._passes.one(x), torch.no_grad():
+        with self._passes.one(), torch.no_grad():
             return self._passes.of(x, chosen).tangent(x, dx, Weights(self.weights, self.coupling), chosen)
 
     def kernel_for(self, samples: int) -> str:
@@ -278,9 +279,11 @@ class HDNN(nn.Module):
             for made in ("system", "_passes"):
                 self.__dict__.pop(made, None)
 
-    def _check_input(self, x: Tensor) -> None:
+    def _check_input(self, x: Tensor, weights: Tensor) -> None:
         """``TypeError`` or ``ValueError`` for what is no input, and for one whose shape other ranks have otherwise."""
-        check_call(x, self.local_features, self.agents, self._built, weights=self.weights, coupling=self.coupling)
+        check_call(x, self.local_features, self.agents, weights, self._built)
+        if self.coupling_spec.trained:
+            check_shape("coupling", self.coupling, self._coupled)
         shape = (x.shape[0], *x.shape[2:])
         if shape not in self._shapes:  # once for each, so that a step costs no message
             self.require_same(**{"batch and positions of the input": shape})

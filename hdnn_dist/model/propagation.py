@@ -77,6 +77,7 @@ class Passes:
 
     def __init__(self, system: System, kernel: str) -> None:
         self.system, self.kernel = system, kernel
+        self.device = next(iter(system.rows.values())).device.type
         self.drift = Drift()
         self.lock = RLock()
         self.stepper = lru_cache(maxsize=CACHED_WIDTHS)(self._make)
@@ -85,17 +86,17 @@ class Passes:
         """What leads an input (batch, local features[, positions...]) through these layers."""
         return self.stepper(x.numel() // x.shape[1], x.dtype) if layers and x.numel() else Identity()
 
-    def one(self, x: Tensor) -> AbstractContextManager[object]:
-        """One pass at a time, whatever the thread, in the type of x (batch, local features[, positions...]).
+    def one(self) -> AbstractContextManager[object]:
+        """One pass at a time, whatever the thread, in the types of its tensors.
 
         Buffers that are made in it can be written to outside inference mode too.
         """
-        kind = x.device.type
-        return self._apart(kind) if torch.is_inference_mode_enabled() or torch.is_autocast_enabled(kind) else self.lock
+        apart = torch.is_inference_mode_enabled() or torch.is_autocast_enabled(self.device)
+        return self._apart() if apart else self.lock
 
     @contextmanager
-    def _apart(self, kind: str) -> Iterator[None]:
-        with self.lock, torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
+    def _apart(self) -> Iterator[None]:
+        with self.lock, torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device, enabled=False):
             yield
 
     def _make(self, width: int, dtype: torch.dtype) -> Propagator:
@@ -114,7 +115,7 @@ class Propagation(torch.autograd.Function):
     ) -> Tensor:
         """y for x, of its shape; ``grad``: whether gradients are enabled."""
         store = grad and any(ctx.needs_input_grad)  # needs_input_grad knows nothing of no_grad
-        with passes.one(x):
+        with passes.one():
             stepper = passes.of(x, layers)
             saved = stepper.forward(x, Weights(weights, coupling), layers, store)
         ctx.stepper, ctx.layers, ctx.passes = stepper, layers, passes
@@ -127,7 +128,7 @@ class Propagation(torch.autograd.Function):
         """The gradients of x, of the weights and of the coupling, each of its shape; ``None`` for the rest."""
         x, y, weights, coupling, *stored = ctx.saved_tensors
         saved = Saved(x, y, Weights(weights, coupling), ctx.layers, stored)
-        with ctx.passes.one(x):
+        with ctx.passes.one():
             grad = ctx.stepper.backward(saved, grad_y, ctx.needs_input_grad[0])
         if grad.drift is not None:
             ctx.passes.drift.watch(grad.drift)

@@ -20,7 +20,7 @@ from hdnn_dist.model.given import check_call
 from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
 from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.precision import in_own_precision
+from hdnn_dist.model.precision import own_types
 from hdnn_dist.model.trained import Trained, by_columns
 from hdnn_dist.support.arguments import LARGEST, is_finite_number, require_memory, require_type, shown, whole
 from hdnn_dist.weights.initial import draw_readout
@@ -74,7 +74,7 @@ class Readout(nn.Module):
         weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
         bias = weights.new_zeros(self.outputs if self.tree.is_root else 0)
         self.weights, self.bias = (nn.Parameter(part, requires_grad=part.numel() > 0) for part in (weights, bias))
-        self._built, self._local_features = (weights.shape, bias.shape), net.local_features
+        self._built, self._local_features, self._device = weights.shape, net.local_features, weights.device.type
 
     def _tables(self, net: HDNN, positions: int) -> None:
         """Which rows of the local state are read, and to which component of the tree they add."""
@@ -114,10 +114,11 @@ class Readout(nn.Module):
         Returns the loss, a scalar without a node and without the weight. Gradients add to what the parameters hold
         already, the head's and those of everything that led to ``y``. Hooks on the head's parameters are not called.
         """
-        if not is_finite_number(weight) or abs(weight) > LARGEST:
+        plain = type(weight) is float and abs(weight) <= LARGEST  # asked first, as it takes no time
+        if not plain and not (is_finite_number(weight) and abs(weight) <= LARGEST):
             raise ValueError(f"weight is {shown(weight)}: expected a finite number, the share of this batch")
         read = self._read(y)
-        with torch.no_grad():
+        with torch.no_grad(), own_types(self._device):
             loss, self.correct, grad = self._judge(read, labels, train=True)
             grad_read, *grads = self._gradients(read, self.weights, grad if weight == 1 else grad * weight)
             for parameter, own in zip((self.weights, self.bias), grads, strict=True):
@@ -150,7 +151,7 @@ class Readout(nn.Module):
 
     def _read(self, y: Tensor) -> Tensor:
         """(batch, rows that are read times positions)."""
-        check_call(y, self._local_features, self.agents, self._built, weights=self.weights, bias=self.bias)
+        check_call(y, self._local_features, self.agents, self.weights, self._built)
         if tuple(y.shape[2:]) != self._positions:
             raise ValueError(
                 f"the readout was built for positions {self._positions}, but the state has {tuple(y.shape[2:])}: "
@@ -158,7 +159,6 @@ class Readout(nn.Module):
             )
         return (y if self._rows is None else y.index_select(1, self._rows)).flatten(1)
 
-    @in_own_precision
     def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
         """Logits (batch, outputs) at the root, after one pass up the tree; (batch, 0) elsewhere."""
         root = self.tree.is_root
@@ -208,7 +208,6 @@ class Readout(nn.Module):
         """(parts, outputs, rows): the weights of each component of the tree, zero elsewhere."""
         return weights * self._selects
 
-    @in_own_precision
     def _gradients(self, y: Tensor, weights: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of y, weights and bias from the logits' gradient ``grad`` (parts, batch, outputs); no message."""
         at_root = grad[self.tree.root_part] if self.tree.is_root else grad.new_empty(1, 0)
@@ -231,7 +230,8 @@ class _Logits(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, head: Readout) -> Tensor:
         ctx.head = head
         ctx.save_for_backward(y, weights)
-        return head._sum(y, weights, bias)
+        with own_types(y.device.type):
+            return head._sum(y, weights, bias)
 
     @staticmethod
     @once_differentiable
@@ -242,7 +242,8 @@ class _Logits(torch.autograd.Function):
         if tree.is_root:
             values[tree.root_part] = grad_logits.flatten()
         tree.broadcast(values)
-        return *ctx.head._gradients(y, weights, values.unflatten(1, (len(y), -1))), None
+        with own_types(y.device.type):
+            return *ctx.head._gradients(y, weights, values.unflatten(1, (len(y), -1))), None
 
 
 class _Loss(torch.autograd.Function):
@@ -252,7 +253,8 @@ class _Loss(torch.autograd.Function):
     def forward(
         ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, labels: Tensor | None, head: Readout, train: bool
     ) -> tuple[Tensor, Tensor]:
-        loss, correct, grad = head._judge(y, labels, train)
+        with own_types(y.device.type):
+            loss, correct, grad = head._judge(y, labels, train)
         ctx.head = head
         ctx.save_for_backward(y, weights, grad)
         ctx.mark_non_differentiable(correct)
@@ -262,7 +264,8 @@ class _Loss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         y, weights, grad = ctx.saved_tensors
-        return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
+        with own_types(y.device.type):
+            return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
 
 
 def checked_positions(positions: Sequence[int]) -> tuple[int, ...]:
