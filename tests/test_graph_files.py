@@ -67,7 +67,7 @@ def test_any_graph_survives_a_file(
     ("text", "message"),
     [
         ("0 1\n1 x\n", "line 2: '1 x' is not an edge; write two agent numbers, for example '0 1'"),
-        ("0 1 {}\n", "line 1: '0 1 {}' is not an edge"),
+        ("0 1 {\n", "line 1: '0 1 {' is not an edge"),
         ("0 1\n-1 0\n", "line 2: '-1 0' is not an edge"),
         ("0 99999999999\n", "line 1: .* is not an edge"),
         ("0 1\n# a comment\n\n1 0\n", r"line 4: edge \(0, 1\) is given twice"),

@@ -87,6 +87,16 @@ class TestGraphML:
         with pytest.raises(ValueError, match=r"edge \(Ulm, Ulm\) is a self-loop"):
             CommunicationGraph.load(loop)
 
+    @pytest.mark.parametrize("ids", [["n0", "n1", "n2"], ["node7", "node3", "node12"]])
+    def test_a_label_is_used_where_ids_only_count(self, tmp_path: Path, ids: list[str]) -> None:
+        cities = ["Ulm", "Rom", "Bern"]
+        assert quiet(written(tmp_path, "n.graphml", zoo(cities, ids))).labels == tuple(cities)
+        assert quiet(written(tmp_path, "n.graphml", zoo(["A", "A", "B"], ids))).labels == tuple(ids)
+
+    def test_names_as_ids_stay_beside_a_label(self, tmp_path: Path) -> None:
+        graph = quiet(written(tmp_path, "m.graphml", zoo(["A", "B", "C"], ["Ulm", "n1", "Bern2"])))
+        assert graph.labels == ("Ulm", "n1", "Bern2")
+
 
 @pytest.mark.parametrize("second", ['"pos": [1, "a"]', '"pos": [1]', '"pos": null', '"size": 3', '"pos": [1, NaN]'])
 def test_positions_that_are_not_all_there_are_left_out(tmp_path: Path, second: str) -> None:
@@ -129,11 +139,47 @@ class TestEdgeLists:
 
     def test_weights_are_left_out_and_said(self, tmp_path: Path) -> None:
         file = written(tmp_path, "a.edges", "0 1 0.5\n1 2 -3e-4\n")
-        with pytest.warns(GraphFileWarning, match="numbers behind its edges, such as weights: they are left out"):
+        with pytest.warns(GraphFileWarning, match="more behind its edges, such as weights: they are left out"):
             assert CommunicationGraph.load(file) == CommunicationGraph.path(3)
+
+    def test_what_networkx_writes_is_read(self, tmp_path: Path) -> None:
+        links = nx.path_graph(3)
+        nx.write_edgelist(links, tmp_path / "n.edgelist")
+        assert quiet(tmp_path / "n.edgelist") == CommunicationGraph.path(3)
+        nx.set_edge_attributes(links, 0.5, "weight")
+        nx.write_edgelist(links, tmp_path / "n.edgelist")
+        with pytest.warns(GraphFileWarning, match="such as weights"):
+            assert CommunicationGraph.load(tmp_path / "n.edgelist") == CommunicationGraph.path(3)
+
+
+WEIGHTED = {
+    "graphml": zoo(["A", "B"])
+    .replace("<graph e", '<key id="w" for="edge" attr.name="weight" attr.type="double"/><graph e')
+    .replace('target="1"/>', 'target="1"><data key="w">{}</data></edge>'),
+    "json": '{{"nodes": [{{"id": 1}}, {{"id": 2}}], "edges": [{{"source": 1, "target": 2, "weight": {}}}]}}',
+    "gml": "graph [ node [ id 1 ] node [ id 2 ] edge [ source 1 target 2 value {} ] ]",
+    "net": "*Vertices 2\n*Edges\n1 2 {} c Blue\n",
+}
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("suffix", WEIGHTED)
+def test_weights_of_any_format_are_left_out_and_said(tmp_path: Path, suffix: str, merge: bool) -> None:
+    """But not the 1 that programs write for none."""
+    assert quiet(written(tmp_path, f"one.{suffix}", WEIGHTED[suffix].format("1.0")), merge).agents == 2
+    with pytest.warns(GraphFileWarning, match="weights of its links: they are left out"):
+        CommunicationGraph.load(written(tmp_path, f"w.{suffix}", WEIGHTED[suffix].format("2.5")), merge)
 
 
 class TestCSV:
+    @pytest.mark.parametrize("text", ["# links\nUlm;Rom\nRom;Bern\n", "#links\n\nsource;target\nUlm;Rom\nRom;Bern\n"])
+    def test_a_comment_is_no_row(self, tmp_path: Path, text: str) -> None:
+        graph = quiet(written(tmp_path, "cities.csv", text))
+        assert (graph, graph.labels) == (CommunicationGraph.path(3), ("Ulm", "Rom", "Bern"))
+
+    def test_names_may_begin_like_comments(self, tmp_path: Path) -> None:
+        assert quiet(written(tmp_path, "c.csv", "#1;#2\n#2;#3\n")).labels == ("#1", "#2", "#3")
+
     @pytest.mark.parametrize(
         "text",
         [
@@ -180,7 +226,7 @@ class TestCSV:
 
 class TestPajek:
     def test_names_and_places(self, tmp_path: Path) -> None:
-        text = '*Vertices 3\n1 "Ulm an der Donau" 0.1 0.2 0.5\n2 Rom 0.3 0.4\n3 "Köln" 1 0\n*Edges\n1 2 4.5\n2 3\n'
+        text = '*Vertices 3\n1 "Ulm an der Donau" 0.1 0.2 0.5\n2 Rom 0.3 0.4\n3 "Köln" 1 0\n*Edges\n1 2 1\n2 3\n'
         graph = quiet(written(tmp_path, "p.net", text))
         assert (graph, graph.labels) == (CommunicationGraph.path(3), ("Ulm an der Donau", "Rom", "Köln"))
         np.testing.assert_array_equal(graph.positions, [[0.1, 0.2], [0.3, 0.4], [1, 0]])
@@ -195,6 +241,18 @@ class TestPajek:
         with pytest.raises(ValueError, match="directed, expected undirected and simple, not like 1 to 2"):
             CommunicationGraph.load(file)
         assert quiet(file, merge=True).labels == ("A", "B")
+
+    @pytest.mark.parametrize("links", ["*Arcs\n*Edges\n1 2\n", "*Edges\n1 2\n*Arcs\n", "*Edges\n1 2\n*Arcslist\n"])
+    def test_no_arc_below_arcs_gives_no_direction(self, tmp_path: Path, links: str) -> None:
+        assert quiet(written(tmp_path, "p.net", f"*Vertices 2\n{links}")) == CommunicationGraph.path(2)
+
+    def test_one_arc_does(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="directed"):
+            CommunicationGraph.load(written(tmp_path, "p.net", "*Vertices 3\n*Edges\n1 2\n*Arcs\n2 3\n"))
+
+    def test_an_apostrophe_is_a_letter(self, tmp_path: Path) -> None:
+        graph = quiet(written(tmp_path, "p.net", "*Vertices 2\n1 L'Aquila\n2 \"Reggio nell'Emilia\"\n*Edges\n1 2\n"))
+        assert graph.labels == ("L'Aquila", "Reggio nell'Emilia")
 
     @pytest.mark.parametrize("text", ["*Vertices two\n", "*Vertices 2\n*Edges\n1 3\n", "*Matrix\n0 1\n", "1 2\n"])
     def test_refused(self, tmp_path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 ``#`` begins a comment, and ``# agents: 8`` says that the numbers are those of 8 agents, counted from 0 (needed for a
 graph of one agent). Without it, nodes may have any numbers: they are labels unless they are 0..M-1. What stands behind
-the two numbers, a weight, is left out.
+the two numbers, a weight or what networkx writes (``{'weight': 2}``), is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hdnn_dist.graph.source import Source, by_name, by_number, merged, say, text
 from hdnn_dist.graph.topologies import Topology
 
 _NUMBER = r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
-_EDGE = re.compile(rf"\s*([0-9]{{1,10}})\s+([0-9]{{1,10}})((?:\s+{_NUMBER})*)\s*")
+_EDGE = re.compile(rf"\s*([0-9]{{1,10}})\s+([0-9]{{1,10}})((?:\s+{_NUMBER})*)\s*(\{{.*\}})?\s*")
 _HEADER = re.compile(r"#\s*agents:\s*(.*?)\s*")
 _ENDS = (("source", "target"), ("from", "to"))
 _LONGEST_NUMBER = 10  # digits
@@ -41,11 +41,11 @@ def read_edge_list(path: Path, data: bytes, merge: bool = False) -> Source:
             )
         pairs.append((int(edge[1]), int(edge[2])))
         lines.append(number)
-        weighted |= bool(edge[3])
+        weighted |= bool(edge[3]) or edge[4] not in (None, "{}")
     if not pairs and not agents:
         raise ValueError(f"{path}: no edges; write one a line, or '# agents: 1' for a graph of one agent")
     if weighted:
-        say(f"{path} has numbers behind its edges, such as weights: they are left out, a graph has none")
+        say(f"{path} has more behind its edges, such as weights: they are left out, a graph has none")
     edges = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     topology = Topology(path.stem, agents, edges) if agents else by_number(path, edges)
     return Source(merged(topology), []) if merge else Source(topology, lines)
@@ -77,13 +77,13 @@ def keeps_labels(labels: list[str]) -> bool:
 def read_csv(path: Path, data: bytes, merge: bool = False) -> Source:
     """A table with commas, semicolons or tabs; its columns source and target, or from and to, or the first two."""
     try:
-        table = [(number, row) for number, row in _rows(text(path, data)) if any(cell.strip() for cell in row)]
+        table = [(number, row) for number, row in _rows(text(path, data)) if not _is_comment(row)]
     except csv.Error as error:
         raise ValueError(f"{path}: not CSV ({error}); save the table anew") from None
     if not table:
         raise ValueError(f"{path}: no edges; write one a line, such as Berlin,Paris")
     one, other, headed = _columns(table)
-    if more := len(table[0][1]) - 2:
+    if (more := max(len(row) for _, row in table) - 2) > 0:
         say(f"{path} has {more} column{'s' * (more > 1)} beside its links, such as weights: left out, a graph has none")
     rows = table[headed:]
     pairs = [_pair(f"{path}, line {number}", row, one, other) for number, row in rows]
@@ -96,10 +96,17 @@ def read_csv(path: Path, data: bytes, merge: bool = False) -> Source:
 
 def _rows(content: str) -> list[tuple[int, list[str]]]:
     lines = content.splitlines()
-    first = next((line for line in lines if line.strip()), "")
+    filled = [line for line in lines if line.strip()]
+    first = next((line for line in filled if not line.startswith("#")), "".join(filled[:1]))
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     return [(reader.line_num, row) for row in reader]
+
+
+def _is_comment(row: list[str]) -> bool:
+    """An empty row, or one cell behind a ``#``, which is no link."""
+    cells = [cell for cell in row if cell.strip()]
+    return not cells or (len(row) == 1 and row[0].startswith("#"))
 
 
 def _columns(table: list[tuple[int, list[str]]]) -> tuple[int, int, bool]:

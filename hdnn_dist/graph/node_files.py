@@ -87,8 +87,9 @@ def read_pajek(path: Path, data: bytes, merge: bool = False) -> Source:
         try:
             if content.startswith("*"):
                 section = content[1:].split()[0].lower()
-                graph = _begin(graph, section, content)
+                _begin(graph, section, content)
             else:
+                graph = _with_direction(graph) if section.startswith("arcs") else graph
                 _PAJEK[section](graph, content)
         except _MALFORMED:
             raise ValueError(
@@ -98,26 +99,37 @@ def read_pajek(path: Path, data: bytes, merge: bool = False) -> Source:
     return Source(topology_of(path, graph, merge), [])
 
 
-def _begin(graph: nx.Graph, section: str, line: str) -> nx.Graph:
-    """A section of links with a direction makes all have one; vertices without a line of their own are there too."""
+def _begin(graph: nx.Graph, section: str, line: str) -> None:
+    """Vertices without a line of their own are there too."""
     if section == "vertices":
         graph.add_nodes_from(range(1, int(line.split()[1]) + 1))
     elif section not in _PAJEK and section != "network":
         raise ValueError(section)
-    return nx.MultiDiGraph(graph) if section.startswith("arcs") else graph
+
+
+def _with_direction(graph: nx.Graph) -> nx.Graph:
+    """From the first arc on: programs write an empty ``*Arcs`` beside the edges."""
+    return graph if graph.is_directed() else nx.MultiDiGraph(graph)
 
 
 def _vertex(graph: nx.Graph, line: str) -> None:
-    number, *about = shlex.split(line)
+    number, *about = _words(line)
     attributes = graph.nodes[int(number)]
     attributes.update({"label": about[0]} if about else {})
     if len(about) > 2 and all(re.fullmatch(r"[-+0-9.eE]+", coordinate) for coordinate in about[1:3]):
         attributes["pos"] = (about[1], about[2])
 
 
+def _words(line: str) -> list[str]:
+    """The words of a line, or what stands between double quotes; an apostrophe is a letter."""
+    words = shlex.shlex(line, posix=True)
+    words.whitespace_split, words.commenters, words.quotes = True, "", '"'
+    return list(words)
+
+
 def _link(graph: nx.Graph, line: str) -> None:
-    one, other = map(int, line.split()[:2])
-    _join(graph, one, other)
+    one, other, *about = line.split()
+    _join(graph, int(one), int(other), *about[:1])
 
 
 def _links(graph: nx.Graph, line: str) -> None:
@@ -126,10 +138,10 @@ def _links(graph: nx.Graph, line: str) -> None:
         _join(graph, one, other)
 
 
-def _join(graph: nx.Graph, one: int, other: int) -> None:
+def _join(graph: nx.Graph, one: int, other: int, weight: object = 1) -> None:
     if one not in graph or other not in graph:
         raise ValueError(f"{one} {other}")
-    graph.add_edge(one, other)
+    graph.add_edge(one, other, weight=weight)
 
 
 _PAJEK = {"vertices": _vertex, "edges": _link, "arcs": _link, "edgeslist": _links, "arcslist": _links}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from hdnn_dist.support.arguments import one_line
 
 def topology_of(path: Path, graph: nx.Graph, merge: bool) -> Topology:
     """What a file holds, whose nodes are often texts: those that are numbers are sorted, others keep their order."""
+    if any(_weighs(about.get(name)) for *_, about in graph.edges(data=True) for name in ("weight", "value")):
+        say(f"{path} has weights of its links: they are left out, a graph has none")
     if merge:
         graph = nx.Graph(graph)
         graph.remove_edges_from(list(nx.selfloop_edges(graph)))
@@ -87,10 +90,24 @@ def _as_numbers(graph: nx.Graph) -> dict[Any, int] | None:
     return whole if len(set(whole.values())) == len(whole) else None
 
 
+def _counted(nodes: list[Any]) -> bool:
+    """Whether nodes are numbers behind one word, as programs write them: n0, n1 or node1, node2."""
+    found = [re.fullmatch(r"([A-Za-z]+)[0-9]+", str(node)) for node in nodes]
+    return len({match and match[1] for match in found}) == 1 and None not in found
+
+
+def _weighs(weight: Any) -> bool:
+    """Whether it is a number other than the 1 that programs write where there is no weight."""
+    try:
+        return float(weight) != 1
+    except (TypeError, ValueError):
+        return False
+
+
 def _labels(graph: nx.Graph, nodes: list[Any], said: str) -> tuple[str, ...] | None:
-    """The attribute ``label`` of nodes that are only numbers, where it tells them apart; the nodes themselves else."""
+    """The attribute ``label`` of nodes that are only counted, where it tells them apart; the nodes themselves else."""
     own = tuple(clean(graph.nodes[node].get("label", "")) for node in nodes)
-    if usable(own) and _as_numbers(graph) is not None:
+    if usable(own) and (_as_numbers(graph) is not None or _counted(nodes)):
         return own
     ids = tuple(map(clean, nodes))
     if usable(ids):
