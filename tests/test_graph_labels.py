@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.layer_graphs import check_graphs
 from hdnn_dist.graph.source import GraphFileWarning
 
 CITIES = CommunicationGraph(3, [(0, 1), (1, 2)], labels=["Frankfurt", "Köln", "Ulm"])
@@ -141,3 +142,8 @@ def test_blocks_outside_the_graph_are_told_in_labels() -> None:
         graph.pattern(np.ones((3, 3)))
     with pytest.raises(ValueError, match=r"agent 2 \(Chur\) reads no block of T .* block \(Chur, Chur\)"):
         graph.pattern(np.diag([1, 1, 0]))
+
+
+def test_a_graph_of_a_layer_outside_is_told_in_labels() -> None:
+    with pytest.raises(ValueError, match="layer 0 joins agents Frankfurt and Ulm, which are not neighbours"):
+        check_graphs([CommunicationGraph.complete(3)], 1, CITIES)

@@ -26,7 +26,7 @@ def check_graphs(graphs: Sequence[CommunicationGraph], layers: int, whole: Commu
             )
         outside = ~whole.contains(graph.edges[:, 0], graph.edges[:, 1])
         if outside.any():
-            i, k = graph.edges[outside][0]
+            i, k = map(whole.label, graph.edges[outside][0].tolist())
             raise ValueError(
                 f"the graph of layer {layer} joins agents {i} and {k}, which are not neighbours in the placed graph "
                 f"{whole.name!r}: place the union of all graphs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -112,7 +113,14 @@ def readers(config: Config, graph: CommunicationGraph) -> list[int] | None:
     if config.readout.at == "centre":
         return [graph.centre]
     with concerning("readout.at"):
-        return [graph.agent(given) for given in config.readout.at]
+        return _each_once(graph, [graph.agent(given) for given in config.readout.at])
+
+
+def _each_once(graph: CommunicationGraph, agents: list[int]) -> list[int]:
+    for agent, times in Counter(agents).items():
+        if times > 1:
+            raise ValueError(f"{graph.named(agent)} is there {times} times: name each agent once")
+    return agents
 
 
 def _root(config: Config, graph: CommunicationGraph) -> int | None:
