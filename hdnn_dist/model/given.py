@@ -41,7 +41,7 @@ def check_call(x: Tensor, features: int, agents: Agents, weights: Tensor, built:
 
 
 def check_shape(name: str, parameter: Tensor, built: torch.Size) -> None:
-    """``ValueError`` unless the parameter has the shape that it was built with."""
+    """``ValueError`` unless a parameter, of any shape, has the one that it was built with."""
     if parameter.shape != built:
         raise ValueError(
             f"{name} has shape {tuple(parameter.shape)}, expected {tuple(built)} as it was built: set values with "
