@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hdnn_dist.cli.commands import main
-from hdnn_dist.training.config import known_keys
+from hdnn_dist.training.config import MOST, known_keys
 
 TINY = ("epochs=1", "batch_size=20", "data.samples=40", "network.layers=2", "network.kernel=torch")
 KEYS = sorted(known_keys())
@@ -87,6 +86,18 @@ def check_end(folder: Path, before: dict[str, bytes], status: int, errors: str) 
         assert after == before
 
 
+def remove_new(folder: Path, before: dict[str, bytes]) -> None:
+    """What a command that was right has written."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if str(path.relative_to(folder)) + "/" * path.is_dir() not in before:
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def lasts_for_ever(command: str, key: str, value: str) -> bool:
+    """What is right, but trains for years."""
+    return command == "train" and key == "epochs" and value.isdecimal() and 1 < int(value) <= MOST
+
+
 SETTINGS = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
@@ -96,6 +107,7 @@ SETTINGS = settings(
 @SETTINGS
 @given(pairs=st.lists(st.tuples(st.sampled_from(KEYS), VALUES), min_size=1, max_size=3))
 def test_any_value_of_any_key(command: str, folder: Path, pairs: list[tuple[str, str]]) -> None:
+    assume(not any(lasts_for_ever(command, *pair) for pair in pairs))
     before = held(folder)
     given_ = [f"{key}={value}" for key, value in pairs]
     base = [pair for pair in TINY if pair.partition("=")[0] not in {key for key, _ in pairs}]
@@ -104,7 +116,7 @@ def test_any_value_of_any_key(command: str, folder: Path, pairs: list[tuple[str,
         arguments += ["--run-dir", "run"]
     status, errors = run(arguments)
     check_end(folder, before, status, errors)
-    remove_run(folder / "run")
+    remove_new(folder, before)
 
 
 @SETTINGS
@@ -119,15 +131,6 @@ def test_any_words_after_any_command(folder: Path, command: str, words: list[str
     if status == 0:  # what it wrote, a picture or a run, is new
         after = held(folder)
         assert {name: after[name] for name in before} == before
-        for path in sorted(folder.rglob("*"), reverse=True):
-            if str(path.relative_to(folder)) + "/" * path.is_dir() not in before:
-                path.rmdir() if path.is_dir() else path.unlink()
+        remove_new(folder, before)
     else:
         check_end(folder, before, status, errors)
-
-
-def remove_run(path: Path) -> None:
-    for file in sorted(path.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)
