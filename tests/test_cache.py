@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ RACE = """
 import sys
 from pathlib import Path
 import numpy as np
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, sys.argv[4])
 from raced import size
-Path(sys.argv[3]).touch()
-while not Path(sys.argv[4]).exists():
+Path(sys.argv[2]).touch()
+while not Path(sys.argv[3]).exists():
     pass
-x = np.zeros(3, dtype=sys.argv[2])
-assert size(x) == 3 * x.itemsize, (sys.argv[2], size(x))
+x = np.zeros(3, dtype=sys.argv[1])
+assert size(x) == 3 * x.itemsize, (sys.argv[1], size(x))
 assert "came from the cache" not in sys.argv or size.stats.cache_hits, size.stats
 """
 RACED = """
@@ -74,27 +75,26 @@ def start(code: str, cache: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def rounds(folder: Path, count: int) -> None:
-    for number in range(count):
-        here, cache = folder / str(number), folder / f"cache{number}"
-        here.mkdir()
-        (here / "raced.py").write_text(RACED)
-        ready, go = [here / f"ready-{kind}" for kind in TYPES], here / "go"
-        started = [
-            start(RACE, cache, str(here), kind, str(flag), str(go)) for kind, flag in zip(TYPES, ready, strict=True)
-        ]
-        while not all(flag.exists() for flag in ready):
-            assert all(process.poll() is None for process in started)
-        go.touch()
-        for process in started:
-            assert process.communicate(timeout=120)[1] == ""
-        for kind in TYPES:  # an entry may have been lost; none may be another one's
-            again = start(RACE, cache, str(here), kind, str(here / "again"), str(go))
-            assert again.communicate(timeout=120)[1] == ""
+def at_once(code: str, here: Path, cache: Path, kinds: Sequence[str], *more: str) -> list[tuple[str, str]]:
+    """Output and errors of a process for each kind, all of which begin to compile together, then of all once more."""
+    ready, go = [here / f"ready-{kind}" for kind in kinds], here / "go"
+    started = [start(code, cache, kind, str(flag), str(go), *more) for kind, flag in zip(kinds, ready, strict=True)]
+    while not all(flag.exists() for flag in ready):
+        assert all(process.poll() is None for process in started)
+    go.touch()
+    outcomes = [process.communicate(timeout=600) for process in started]
+    again = [start(code, cache, kind, str(here / "again"), str(go), *more) for kind in kinds]
+    return outcomes + [process.communicate(timeout=600) for process in again]
 
 
 def test_functions_that_are_compiled_at_once(tmp_path: Path) -> None:
-    rounds(tmp_path, 2)
+    """An entry may be lost; none may be another one's."""
+    for number in range(2):
+        here = tmp_path / str(number)
+        here.mkdir()
+        (here / "raced.py").write_text(RACED)
+        outcomes = at_once(RACE, here, tmp_path / f"cache{number}", TYPES, str(here))
+        assert [errors for _, errors in outcomes] == [""] * 8
 
 
 @pytest.mark.slow
@@ -102,19 +102,9 @@ def test_functions_that_are_compiled_at_once(tmp_path: Path) -> None:
 def test_networks_that_are_compiled_at_once(tmp_path: Path) -> None:
     """Four architectures, into one empty cache, 20 times: every result is right, then and afterwards, and compiled."""
     for number in range(20):
-        here, cache = tmp_path / str(number), tmp_path / f"cache{number}"
+        here = tmp_path / str(number)
         here.mkdir()
-        go = here / "go"
-        ready = [here / f"ready-{name}" for name in ARCHITECTURES]
-        started = [
-            start(NETWORK, cache, name, str(flag), str(go)) for name, flag in zip(ARCHITECTURES, ready, strict=True)
-        ]
-        while not all(flag.exists() for flag in ready):
-            assert all(process.poll() is None for process in started)
-        go.touch()
-        outcomes = [process.communicate(timeout=600) for process in started]
-        again = [start(NETWORK, cache, name, str(here / "again"), str(go)) for name in ARCHITECTURES]
-        outcomes += [process.communicate(timeout=600) for process in again]
+        outcomes = at_once(NETWORK, here, tmp_path / f"cache{number}", ARCHITECTURES)
         assert [output.strip() for output, _ in outcomes] == ["fused"] * 8, outcomes
         assert not any("cannot be used" in errors or "damaged" in errors for _, errors in outcomes), outcomes
 

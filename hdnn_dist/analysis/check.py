@@ -63,7 +63,7 @@ class Checked:
         """The report: what was looked at, and what was found."""
         found, graph, chosen = self.conditions, self.graph, self.config.network
         rows = {
-            "graph": f"{graph.name}, {graph.agents} agents, {len(graph.edges)} edges, diameter {diameter(graph)}",
+            "graph": f"{graph.name}, {graph.agents} agents, {len(graph.edges)} edges, diameter {extent(graph)[0]}",
             "network": f"{chosen.architecture}, {chosen.layers} layers",
             **agents_by_name(graph),
             "neighbours alone": "yes: K and the coupling lie inside the graph" if found.distributed else "no",
@@ -77,9 +77,11 @@ class Checked:
         return rows
 
 
-def diameter(graph: CommunicationGraph) -> str:
-    """The diameter, or that it takes too long to compute."""
-    return str(graph.diameter) if graph.surveyable else "not computed for so many agents"
+def extent(graph: CommunicationGraph) -> tuple[str, str]:
+    """Diameter and centre, or that they take too long to compute."""
+    if not graph.surveyable:
+        return ("not computed for so many agents",) * 2
+    return str(graph.diameter), graph.label(graph.centre)
 
 
 def agents_by_name(graph: CommunicationGraph) -> dict[str, str]:

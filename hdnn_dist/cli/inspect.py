@@ -17,7 +17,7 @@ from hdnn_dist.analysis.analyze import (
     analyse_depth,
     analyse_run,
 )
-from hdnn_dist.analysis.check import agents_by_name, check_config, diameter
+from hdnn_dist.analysis.check import agents_by_name, check_config, extent
 from hdnn_dist.analysis.cost import LayerCost, layer_cost
 from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
@@ -93,14 +93,15 @@ def _check_picture(drawing: Path, overwrite: bool) -> None:
 
 
 def _described(graph: CommunicationGraph, cost: LayerCost | None) -> dict[str, object]:
+    diameter, centre = extent(graph)
     unknown = f"not computed for more than {MOST_DRAWN} edges"
     return {
         "graph": graph.name,
         "agents": graph.agents,
         "edges": len(graph.edges),
         "degree": f"{graph.degree.min()} to {graph.degree.max()}, mean {graph.degree.mean():.2f}",
-        "diameter": diameter(graph),
-        "centre": graph.label(graph.centre) if graph.surveyable else "not computed for so many agents",
+        "diameter": diameter,
+        "centre": centre,
         "forward, a layer": unknown if cost is None else cost.forward,
         "backward, a layer": unknown if cost is None else cost.backward,
         **agents_by_name(graph),

@@ -65,7 +65,7 @@ def meet_early(transport: str = AUTO, timeout: float = TIMEOUT) -> None:
 
     ``transport``, ``timeout``: as of ``connect``, which has to follow, and says what cannot be.
     """
-    name = next((name for name, known in TRANSPORTS.items() if transport in (AUTO, name) and known.launched()), ALONE)
+    name = _launched(transport)
     if TRANSPORTS[name].meets:
         with suppress(ValueError):
             TRANSPORTS[name].file(name, timeout)
@@ -90,8 +90,13 @@ def connect(transport: str = AUTO, device: str | torch.device | None = None, tim
     return world
 
 
+def _launched(transport: str) -> str:
+    """That transport, or the first of all for ``auto``, whose launcher has started this process; else ``local``."""
+    return next((name for name, known in TRANSPORTS.items() if transport in (AUTO, name) and known.launched()), ALONE)
+
+
 def _recognised() -> str:
-    name = next((name for name, known in TRANSPORTS.items() if known.launched()), ALONE)
+    name = _launched(AUTO)
     if name == ALONE:
         refuse_leftovers()
     return name

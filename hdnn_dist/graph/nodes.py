@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hdnn_dist.graph.labels import clean, shortened, usable
 from hdnn_dist.graph.source import say
 from hdnn_dist.graph.topologies import Topology
-from hdnn_dist.support.arguments import one_line
+from hdnn_dist.support.arguments import concerning
 
 
 def topology_of(path: Path, graph: nx.Graph, merge: bool) -> Topology:
@@ -28,10 +28,8 @@ def topology_of(path: Path, graph: nx.Graph, merge: bool) -> Topology:
     elif graph.is_multigraph() and not _repeated(graph):
         graph = nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
     whole = _as_numbers(graph)
-    try:
+    with concerning(str(path)):
         topology = numbered(graph, list(graph) if whole is None else sorted(whole, key=whole.__getitem__), f"{path}: ")
-    except ValueError as error:
-        raise ValueError(f"{path}: {one_line(error)}") from None
     return topology._replace(name=topology.name or path.stem)
 
 

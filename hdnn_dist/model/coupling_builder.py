@@ -17,7 +17,7 @@ from hdnn_dist.graph.patterns import Pattern, stored_once
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.state import halves_rows
 from hdnn_dist.propagation.system import CouplingSpec
-from hdnn_dist.support.arguments import LARGEST, is_finite_number, real_array, shown
+from hdnn_dist.support.arguments import LARGEST, is_number, real_array, shown
 from hdnn_dist.support.arrays import ranges
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import COUPLING_STREAM, draw_weights
@@ -112,7 +112,7 @@ class CouplingBuilder:
             )
 
     def _check_damping(self, damping: float) -> None:
-        if not is_finite_number(damping) or not 0 <= damping <= LARGEST:
+        if not is_number(damping) or damping < 0:
             raise ValueError(
                 f"damping is {shown(damping)}: expected a finite number of 0 or more, the gamma of J - gamma I, "
                 f"at most {LARGEST:g}"

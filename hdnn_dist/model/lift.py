@@ -44,7 +44,7 @@ class ConvolutionalLift(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, local features, height, width); zeros surround an image."""
         self._check(images)
-        with own_types(images.device.type):
+        with own_types(images):
             return F.conv2d(images, self.weights, self.bias, padding=SIZE // 2)
 
     def trained(self) -> Iterator[Trained]:

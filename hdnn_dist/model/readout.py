@@ -22,7 +22,7 @@ from hdnn_dist.model.losses import Judge, judge, loss_function
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.precision import own_types
 from hdnn_dist.model.trained import Trained, by_columns
-from hdnn_dist.support.arguments import LARGEST, is_finite_number, require_memory, require_type, shown, whole
+from hdnn_dist.support.arguments import is_number, require_memory, require_type, shown, whole
 from hdnn_dist.weights.initial import draw_readout
 
 
@@ -74,7 +74,7 @@ class Readout(nn.Module):
         weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
         bias = weights.new_zeros(self.outputs if self.tree.is_root else 0)
         self.weights, self.bias = (nn.Parameter(part, requires_grad=part.numel() > 0) for part in (weights, bias))
-        self._built, self._local_features, self._device = weights.shape, net.local_features, weights.device.type
+        self._built, self._local_features = weights.shape, net.local_features
 
     def _tables(self, net: HDNN, positions: int) -> None:
         """Which rows of the local state are read, and to which component of the tree they add."""
@@ -114,11 +114,10 @@ class Readout(nn.Module):
         Returns the loss, a scalar without a node and without the weight. Gradients add to what the parameters hold
         already, the head's and those of everything that led to ``y``. Hooks on the head's parameters are not called.
         """
-        plain = type(weight) is float and abs(weight) <= LARGEST  # asked first, as it takes no time
-        if not plain and not (is_finite_number(weight) and abs(weight) <= LARGEST):
+        if not is_number(weight):
             raise ValueError(f"weight is {shown(weight)}: expected a finite number, the share of this batch")
         read = self._read(y)
-        with torch.no_grad(), own_types(self._device):
+        with torch.no_grad(), own_types(read):
             loss, self.correct, grad = self._judge(read, labels, train=True)
             grad_read, *grads = self._gradients(read, self.weights, grad if weight == 1 else grad * weight)
             for parameter, own in zip((self.weights, self.bias), grads, strict=True):
@@ -230,7 +229,7 @@ class _Logits(torch.autograd.Function):
     def forward(ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, head: Readout) -> Tensor:
         ctx.head = head
         ctx.save_for_backward(y, weights)
-        with own_types(y.device.type):
+        with own_types(y):
             return head._sum(y, weights, bias)
 
     @staticmethod
@@ -242,7 +241,7 @@ class _Logits(torch.autograd.Function):
         if tree.is_root:
             values[tree.root_part] = grad_logits.flatten()
         tree.broadcast(values)
-        with own_types(y.device.type):
+        with own_types(y):
             return *ctx.head._gradients(y, weights, values.unflatten(1, (len(y), -1))), None
 
 
@@ -253,7 +252,7 @@ class _Loss(torch.autograd.Function):
     def forward(
         ctx: Any, y: Tensor, weights: Tensor, bias: Tensor, labels: Tensor | None, head: Readout, train: bool
     ) -> tuple[Tensor, Tensor]:
-        with own_types(y.device.type):
+        with own_types(y):
             loss, correct, grad = head._judge(y, labels, train)
         ctx.head = head
         ctx.save_for_backward(y, weights, grad)
@@ -264,7 +263,7 @@ class _Loss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         y, weights, grad = ctx.saved_tensors
-        with own_types(y.device.type):
+        with own_types(y):
             return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
 
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.edges import edge_lengths, edge_paths
 from hdnn_dist.plots.layout import WIDTH, agent_diameter, closest, place_agents
-from hdnn_dist.plots.style import EDGE, INK, PALETTE, Array, save, square_figure
+from hdnn_dist.plots.style import EDGE, INK, PALETTE, Array, save, short_name, square_figure
 
 NUMBERED = 64  # more names than this cannot be read
 FIT, LONGEST_NAME = 3, 14  # characters that fit into an agent, and that are drawn below it
@@ -157,12 +157,4 @@ def _name_below(axes: Axes, where: Array, names: Sequence[str], diameter: float)
             "path_effects": rim,
             "zorder": 5,
         }
-        axes.annotate(_short(name, longest), tuple(place), **below, **style)
-
-
-def _short(name: str, longest: int) -> str:
-    """Without its middle: names of one place differ at their ends."""
-    if len(name) <= longest:
-        return name
-    tail = (longest - 1) // 2
-    return f"{name[: longest - 1 - tail]}\u2026{name[-tail:]}"
+        axes.annotate(short_name(name, longest), tuple(place), **below, **style)

@@ -10,7 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap
 from numpy.typing import ArrayLike
 
-from hdnn_dist.plots.style import EDGE, PALETTE, PAPER, Array, legend_below, save, square_figure
+from hdnn_dist.plots.style import EDGE, PALETTE, PAPER, Array, legend_below, save, short_name, square_figure
 
 CELLS = 720  # a matrix with more rows is drawn in cells that hold several entries
 MOST_NUMBERS = 25  # along an axis
@@ -52,7 +52,7 @@ def draw_sparsity(
         axes.set(xlabel="column", ylabel="row")
     else:
         axes.set(xlabel="agent whose block of the state is read", ylabel="agent that owns the rows")
-        called = list(map(str, range(len(block_starts)))) if names is None else list(map(_short, names))
+        called = [short_name(str(name), LONGEST_NAME) for name in names or range(len(block_starts))]
         _mark_blocks(axes.xaxis, block_starts, columns, called)
         _mark_blocks(axes.yaxis, block_starts, rows, called)
         axes.tick_params(axis="x", rotation=90 if max(map(len, called)) > UPRIGHT else 0)
@@ -60,10 +60,6 @@ def draw_sparsity(
     axes.plot([], [], "s", color=PAPER, markeredgecolor=EDGE, label="always zero")
     legend_below(figure)
     return save(figure, path)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
 
 
 def _mark_blocks(axis: Axis, starts: Sequence[int], length: int, names: Sequence[str]) -> None:

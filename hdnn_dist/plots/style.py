@@ -68,6 +68,14 @@ def _inches(text: str, size: float) -> float:
     return float(width) / 72
 
 
+def short_name(name: str, longest: int) -> str:
+    """A name of an agent without its middle, where it is too long: names of one place differ at their ends."""
+    if len(name) <= longest:
+        return name
+    tail = (longest - 1) // 2
+    return f"{name[: longest - 1 - tail]}\u2026{name[-tail:]}"
+
+
 def plain_numbers(axes: Axes) -> None:
     """On a logarithmic axis upwards that spans few decades: 0.2 and 0.5 instead of powers of 10 alone."""
     low, high = axes.get_ylim()
