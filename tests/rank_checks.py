@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ def main(checks: Sequence[Callable[[World], None]]) -> None:
     """Write argv[1]/RANK.json, the transport and for each check "ok" or the traceback; the first that fails ends it."""
     torch.set_num_threads(1)
     found: dict[str, str] = {}
-    with connect() as world:
+    with connect(links=os.environ.get("LINKS", "auto")) as world:
         for check in checks:
             try:
                 check(world)

@@ -44,13 +44,13 @@ def test_what_one_rank_sends_is_what_the_other_expects(size: int) -> None:
     whole = np.repeat(np.arange(12), sizes)
     for rank, halo in enumerate(halos):
         local = whole[np.isin(owner[whole], rank)]
-        for peer, rows in halo._send_slices.items():
+        for peer, rows in halo.send_slices.items():
             sent = local[halo.send_rows[rows]]
             held = np.full(halos[peer].rows + halos[peer].halo_rows, -1)
             for agent in np.flatnonzero(halos[peer].offsets >= 0):
                 start = halos[peer].offsets[agent]
                 held[start : start + sizes[agent]] = agent
-            assert np.array_equal(held[halos[peer]._halo_slices[rank]], sent)
+            assert np.array_equal(held[halos[peer].halo_slices[rank]], sent)
 
 
 def test_a_block_is_sent_once_to_a_rank_that_reads_it_often() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 numba = pytest.importorskip("numba", reason="numba is not installed: the torch kernel serves")
-from hdnn_dist.kernels.cpu import registers, transfers, vectors  # noqa: E402
+from hdnn_dist.kernels.cpu import registers, transfers  # noqa: E402
 from hdnn_dist.kernels.cpu.tiles import add_product, outer  # noqa: E402
+from hdnn_dist.support.compiled import vectors  # noqa: E402
 
 WIDTHS = [1, 5, 16, 32, 37, 64, 95]  # less than a vector, whole blocks, and blocks that overlap
 WIDE = [32, 37, 64, 95]  # of those the ones that all vectors fit in twice

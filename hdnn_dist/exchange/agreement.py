@@ -64,6 +64,11 @@ def same_on_tree(tree: SumTree, facts: Facts) -> None:
         refuse_difference(name, [_decoded(row) for row in tree.collect(_encoded(tree, texts[name]))])
 
 
+def true_everywhere(tree: SumTree, truth: bool) -> bool:
+    """Whether something is true on every rank, all of which have to ask: costs one sum along the tree."""
+    return bool(tree.collect(_on_device(tree, int(truth))).all())
+
+
 def told_by_root(tree: SumTree, text: str) -> str:
     """The text of the root's rank, on every rank, which all have to call it; others give an empty one."""
     return _decoded(tree.sum(_encoded(tree, text if tree.is_root else "")))

@@ -19,6 +19,7 @@ from hdnn_dist.support.arguments import one_line, positive_number, unknown
 from hdnn_dist.support.version import VERSION
 
 AUTO, ALONE = "auto", "local"
+LINKS = (AUTO, "network")
 TIMEOUT = 300.0  # seconds
 
 
@@ -71,20 +72,29 @@ def meet_early(transport: str = AUTO, timeout: float = TIMEOUT) -> None:
             TRANSPORTS[name].file(name, timeout)
 
 
-def connect(transport: str = AUTO, device: str | torch.device | None = None, timeout: float = TIMEOUT) -> World:
+def connect(
+    transport: str = AUTO,
+    device: str | torch.device | None = None,
+    timeout: float = TIMEOUT,
+    links: str = AUTO,
+) -> World:
     """Join the other ranks of the job, or be a world of one.
 
     ``transport``: a name of ``TRANSPORTS``; ``auto`` recognises torchrun and an MPI launch, by the variables that they
     set, and neither. ``device``: ``None`` is the CPU, except that c10d takes the rank's GPU where CUDA is present.
-    ``timeout``: seconds after which an exchange gives up.
+    ``timeout``: seconds after which an exchange gives up. ``links``: ``auto`` lets ranks of one host talk through
+    memory that they share, edge by edge; ``network`` lets them not.
 
     Raises ``ValueError`` for an unknown transport, or one that is not installed or was not launched.
     """
     if transport not in (AUTO, *TRANSPORTS):
         raise unknown("transport", transport, (AUTO, *TRANSPORTS))
     timeout = positive_number("timeout", timeout)
+    if links not in LINKS:
+        raise unknown("links", links, LINKS)
     name = transport if transport != AUTO else _recognised()
     world = TRANSPORTS[name].join(name, device, timeout)
+    world.links = links
     refuse_fewer_ranks(world, alone=transport == ALONE)
     same_in_world(world, {"version of hdnn-dist": VERSION})
     return world

@@ -26,7 +26,9 @@ class Halo:
 
     ``sizes``: (agents,) rows of every agent's block, zero for agents that take no part. ``graph``: the one that holds
     while the halo is used, by default the agents'.
-    ``offsets``: (agents,) first buffer row of each block that is present here, -1 for the others.
+    ``offsets``: (agents,) first buffer row of each block that is present here, -1 for the others. ``send_rows``: the
+    local rows that leave, peer after peer, and ``send_slices`` the places of each peer's among them; ``halo_slices``:
+    the buffer rows that come from each peer.
     """
 
     def __init__(
@@ -45,8 +47,8 @@ class Halo:
         self.rows = int(sizes[agents.local].sum())
         self.halo_rows = int(sizes[incoming[:, 1]].sum())
         self.send_rows = ranges(self.offsets[outgoing[:, 1]], sizes[outgoing[:, 1]])
-        self._send_slices = _slices(outgoing, sizes, start=0)
-        self._halo_slices = _slices(incoming, sizes, start=self.rows)
+        self.send_slices = _slices(outgoing, sizes, start=0)
+        self.halo_slices = _slices(incoming, sizes, start=self.rows)
 
     def _crossing(self, readers: np.ndarray, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(peer, block) pairs that leave and that enter this rank, sorted, each block once per peer."""
@@ -85,10 +87,10 @@ class HaloBuffer:
         self._row_bytes = width * self.data.element_size()
         self._send_rows = torch.as_tensor(halo.send_rows, device=world.device)
         self._packed = self.data.new_empty(len(halo.send_rows), width)
-        packed = {peer: self._packed[rows] for peer, rows in halo._send_slices.items()}
-        halos = {peer: self.data[rows] for peer, rows in halo._halo_slices.items()}
-        self._gather = world.channel(halo.gather_route, sends=packed, receives=halos)
-        self._scatter = world.channel(halo.scatter_route, sends=halos, receives=packed)
+        packed = {peer: self._packed[rows] for peer, rows in halo.send_slices.items()}
+        halos = {peer: self.data[rows] for peer, rows in halo.halo_slices.items()}
+        self._gather = halo.agents.channel(halo.gather_route, sends=packed, receives=halos)
+        self._scatter = halo.agents.channel(halo.scatter_route, sends=halos, receives=packed)
 
     def gather(self) -> None:
         """Fill the halo rows from the owners' local rows."""

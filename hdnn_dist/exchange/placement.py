@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from hdnn_dist.exchange.common_facts import same_in_world
-from hdnn_dist.exchange.ledger import Ledger
-from hdnn_dist.exchange.world import World
+from hdnn_dist.exchange.ledger import Ledger, Route
+from hdnn_dist.exchange.links import linked_channel, links_of
+from hdnn_dist.exchange.world import Channel, World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.arguments import concerning, require_type, unknown
 
@@ -27,7 +29,7 @@ class Agents:
     """The agents of a graph, spread over the ranks of a world.
 
     ``owner``: (agents,) the rank of each agent; ``local``: (local agents,), those of this rank, ascending.
-    The ledger sees every message that they send.
+    ``peers``: the ranks that own a neighbour of one of them. The ledger sees every message that they send.
     """
 
     def __init__(self, graph: CommunicationGraph, world: World, owner: np.ndarray) -> None:
@@ -36,6 +38,28 @@ class Agents:
         self.owner = owner
         self.local = np.flatnonzero(owner == world.rank)
         self.ledger = Ledger(graph, owner, world.rank)
+        self.rank_links = links_of(world)
+        across = np.unique(np.sort(owner[graph.edges], axis=1), axis=0)
+        between = across[across[:, 0] < across[:, 1]]
+        self.rank_links.add(map(tuple, between.tolist()))
+        own = between[(between == world.rank).any(axis=1)]
+        self.peers: list[int] = sorted((own.sum(axis=1) - world.rank).tolist())
+
+    @property
+    def links(self) -> dict[int, str]:
+        """Rank of a neighbour -> what carries the edge to it: "shared memory", or the network of the transport."""
+        return {peer: self.rank_links.kind(peer) for peer in self.peers}
+
+    @property
+    def waited(self) -> float:
+        """Seconds that this rank has waited in exchanges so far, of all networks of its world."""
+        return 1e-9 * float(self.rank_links.waited[0])
+
+    def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
+        """As ``World.channel``, over the links of this rank."""
+        if not self.peers:
+            return self.world.channel(route, sends, receives)
+        return linked_channel(self.rank_links, route, sends, receives)
 
     def neighbours(self, agent: int) -> np.ndarray:
         """(degree,): the graph neighbours of an agent, ascending, without itself."""

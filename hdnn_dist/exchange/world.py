@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.exchange.ending import failed
+from hdnn_dist.exchange.ending import LONGEST, failed
 from hdnn_dist.exchange.ledger import OffGraphError, Route
 from hdnn_dist.support.arguments import one_line, shown
 
@@ -28,8 +30,10 @@ class Channel(ABC):
     """A fixed exchange between fixed buffers, made once and used in every layer of every step.
 
     ``sends`` and ``receives`` map a peer rank to a contiguous view (rows, width) of the buffer that is sent to it
-    or filled by it.
+    or filled by it. ``waited``: (1,) the nanoseconds that exchanges have waited are added to it.
     """
+
+    waited = np.zeros(1, dtype=np.int64)
 
     def __init__(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> None:
         strangers = (sends.keys() | receives.keys()) - route.peers.keys()
@@ -44,11 +48,18 @@ class Channel(ABC):
         """Send and receive everything; returns when all of it has arrived. Counted in the ledger."""
         self.route.record(row_bytes, len(self.sends), self._wire_bytes)
         if self.sends or self.receives:
-            self._carry()
+            self.start()
+            began = time.monotonic_ns()
+            self.finish()
+            self.waited[0] += time.monotonic_ns() - began
 
     @abstractmethod
-    def _carry(self) -> None:
-        """Post the receives, post the sends, wait for all."""
+    def start(self) -> None:
+        """Post the receives, then the sends; their buffers belong to the exchange until it is finished."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Wait for all."""
 
     @contextmanager
     def _naming(self, peer: int, verb: str, *errors: type[Exception]) -> Iterator[None]:
@@ -82,12 +93,23 @@ def device_named(device: str | torch.device) -> torch.device:
 
 
 class World(ABC):
-    """The ranks of a job: ``rank`` is this process, ``size`` how many there are, ``device`` where its tensors live."""
+    """The ranks of a job: ``rank`` is this process, ``size`` how many there are, ``device`` where its tensors live.
+
+    ``timeout``: seconds that an exchange waits; ``links``: whether
+    memory that ranks of one host share may carry their messages ("auto") or not ("network").
+    """
 
     transport: str
     rank: int
     size: int
     device: torch.device
+    timeout: float = LONGEST
+    links: str = "auto"
+
+    @property
+    def network(self) -> str:
+        """What its channels go over, in a word."""
+        return self.transport
 
     @abstractmethod
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:

@@ -22,9 +22,11 @@ class FifoChannel(Channel):
         super().__init__(route, sends, receives)
         self._pipes = pipes
 
-    def _carry(self) -> None:
+    def start(self) -> None:
         for peer, part in self.sends.items():
             os.write(self._pipes[peer][1], part.numpy().tobytes())
+
+    def finish(self) -> None:
         for peer, part in self.receives.items():
             received = b""
             while len(received) < part.nbytes:

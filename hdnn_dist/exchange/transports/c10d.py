@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -49,17 +50,21 @@ class GlooChannel(Channel):
         super().__init__(route, sends, receives)
         self._limits = limits
         self._met = False
+        self._works: list[tuple[str, int, Any]] = []
 
-    def _carry(self) -> None:
-        works, limit = [], self._limits.wait
+    def start(self) -> None:
+        """As ``Channel``."""
         for verb, parts, post in (("receive from", self.receives, dist.irecv), ("send to", self.sends, dist.isend)):
             for peer, part in parts.items():
                 with self._naming(peer, verb, RuntimeError):
-                    works.append((verb, peer, post(part, peer, tag=size_tag(part))))
-        for verb, peer, work in works:
-            assert work is not None  # this rank belongs to the group
+                    self._works.append((verb, peer, post(part, peer, tag=size_tag(part))))
+
+    def finish(self) -> None:
+        """As ``Channel``."""
+        for verb, peer, work in self._works:
             with self._naming(peer, verb, RuntimeError):
-                work.wait(limit)
+                work.wait(self._limits.wait)
+        self._works.clear()
         self._met = True
 
     def _failure(self, peer: int, verb: str, cause: object) -> TransportError:
@@ -76,9 +81,15 @@ class NcclChannel(Channel):
         receiving = [dist.P2POp(dist.irecv, part, peer) for peer, part in self.receives.items()]
         self._operations = receiving + [dist.P2POp(dist.isend, part, peer) for peer, part in self.sends.items()]
 
-    def _carry(self) -> None:
+    def start(self) -> None:
+        """As ``Channel``."""
         with self._naming(next(iter(self.route.peers)), "exchange with", RuntimeError):
-            for work in dist.batch_isend_irecv(self._operations):
+            self._works = dist.batch_isend_irecv(self._operations)
+
+    def finish(self) -> None:
+        """As ``Channel``."""
+        with self._naming(next(iter(self.route.peers)), "exchange with", RuntimeError):
+            for work in self._works:
                 work.wait()
 
 
@@ -90,7 +101,7 @@ class C10dWorld(World):
     """
 
     def __init__(self, device: torch.device, timeout: float) -> None:
-        self.device, self._timeout = device, timeout
+        self.device, self.timeout = device, timeout
         self._owns_group = not dist.is_initialized()
         self._meeting = meet(timeout) if self._owns_group else met_before()
         self.rank, self.size = self._meeting.rank, self._meeting.size
@@ -100,22 +111,27 @@ class C10dWorld(World):
         hosts = self.texts(socket.gethostname())
         if self._owns_group:
             self._make_group()
-        self.transport = f"c10d ({dist.get_backend()})"
+        self.transport = f"c10d ({self.network})"
         self._limits = Limits(timeout, hosts, self.rank)
-        self._on_gloo = dist.get_backend() == "gloo"
+        self._on_gloo = self.network == "gloo"
         if not self._on_gloo:
             dist.barrier()  # the first call of an NCCL group has to include every rank
 
+    @property
+    def network(self) -> str:
+        """gloo or nccl."""
+        return str(dist.get_backend())
+
     def _make_group(self) -> None:
         os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
-        backend, timeout = ("nccl", self._timeout) if self.device.type == "cuda" else ("gloo", self._timeout / CONTACT)
+        backend, timeout = ("nccl", self.timeout) if self.device.type == "cuda" else ("gloo", self.timeout / CONTACT)
         store, rank, size = self._meeting
 
         def make() -> None:
             dist.init_process_group(backend, timeout=duration(timeout), store=store, rank=rank, world_size=size)
 
         try:
-            make() if backend == "nccl" else within(self._timeout + GRACE, make)  # CUDA's device is the thread's
+            make() if backend == "nccl" else within(self.timeout + GRACE, make)  # CUDA's device is the thread's
         except (TimeoutError, RuntimeError) as error:
             name = os.environ.get("GLOO_SOCKET_IFNAME", "not set")
             raise TransportError(
@@ -131,7 +147,7 @@ class C10dWorld(World):
     def texts(self, text: str) -> list[str]:
         """As ``World.texts``: by the store where the ranks have met, so that gloo opens no connection for it."""
         self._asked += 1
-        return texts(self._meeting, str(self._asked), text, self._timeout)
+        return texts(self._meeting, str(self._asked), text, self.timeout)
 
     def close(self) -> None:
         if self._owns_group and dist.is_initialized():

@@ -47,9 +47,14 @@ class MpiChannel(Channel):
         self._requests = arriving + leaving
         weakref.finalize(self, _free, self._requests)
 
-    def _carry(self) -> None:
+    def start(self) -> None:
+        """As ``Channel``."""
         with self._naming(self._peers[0], "exchange with", MPI.Exception):
             MPI.Prequest.Startall(self._requests)
+
+    def finish(self) -> None:
+        """As ``Channel``."""
+        with self._naming(self._peers[0], "exchange with", MPI.Exception):
             self._wait()
 
     def _wait(self) -> None:
@@ -86,7 +91,7 @@ class MpiWorld(World):
                 f"the mpi transport carries tensors of the CPU, not of {device}: "
                 "use transport='c10d' under torchrun for CUDA, or device='cpu'"
             )
-        self.device, self._timeout = device, timeout
+        self.device, self.timeout = device, timeout
         self.rank = MPI.COMM_WORLD.Get_rank()
         self.size = MPI.COMM_WORLD.Get_size()
         _told(MPI.COMM_WORLD, "", timeout)
@@ -96,11 +101,11 @@ class MpiWorld(World):
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> MpiChannel:
         """As ``World.channel``."""
-        return MpiChannel(route, sends, receives, self._communicator, self._timeout)
+        return MpiChannel(route, sends, receives, self._communicator, self.timeout)
 
     def texts(self, text: str) -> list[str]:
         """As ``World.texts``."""
-        return _told(self._communicator, text, self._timeout)
+        return _told(self._communicator, text, self.timeout)
 
     def close(self) -> None:
         if self._communicator != MPI.COMM_NULL and not has_failed():

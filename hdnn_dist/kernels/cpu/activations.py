@@ -6,8 +6,8 @@ import math
 
 from numba import njit
 
-from hdnn_dist.kernels.cpu.tiles import FAST
 from hdnn_dist.propagation.activations import LEAKY_SLOPE
+from hdnn_dist.support.compiled.functions import FAST
 
 TANH, RELU, LEAKY_RELU, SOFTPLUS, SIGMOID, IDENTITY = range(6)
 CODES = {

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from hdnn_dist.kernels.cpu.vectors import REGISTERS, VECTOR_BYTES, intrinsic
+from hdnn_dist.support.compiled.vectors import REGISTERS, VECTOR_BYTES, intrinsic
 
 VECTORS = 2  # of samples that are worked on side by side
 WIDE = VECTORS * VECTOR_BYTES

@@ -1,64 +1,16 @@
-"""Products with one agent's blocks on a tile of samples, and what all compiled functions have in common.
+"""Products with one agent's blocks on a tile of samples.
 
 A tile is (rows, T): T samples side by side, few enough that the rows at hand stay in cache. A block of any size is cut
 into pieces whose sums fit into registers. Loops over samples are innermost and vectorised by the compiler where they
-are not vector code already. Fast-math may reorder sums, but has to keep NaN and infinity.
+are not vector code already.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
-from pathlib import Path
-from typing import Any
-
 from numba import njit
 
-from hdnn_dist.kernels.cpu.cache import shared
 from hdnn_dist.kernels.cpu.registers import LARGEST, SQUARE, WIDE, added_rows, new_rows, summed_products
-
-FAST: dict[str, Any] = {
-    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-    "nogil": True,
-    "_nrt": False,  # no memory is allocated: numba refuses code that would, and has no references to count
-    "error_model": "numpy",
-    "no_cpython_wrapper": True,  # called by compiled code only
-    "no_cfunc_wrapper": True,
-}
-CALLED = {**FAST, "no_cpython_wrapper": False, "cache": True}  # from Python
-INLINE = {**FAST, "inline": "always"}  # LLVM goes through a function again for each of those around it
-
-
-def sources() -> list[Path]:
-    """The files of this folder, and those of the package that they take names from.
-
-    Whatever becomes a constant of compiled code stands in one of them; numba's cache watches the file of a function
-    only.
-    """
-    here = Path(__file__).parent
-    own = set(here.glob("*.py"))
-    return sorted(own.union(*(_imported(file, here.parents[2]) for file in own)))
-
-
-def _imported(file: Path, root: Path) -> set[Path]:
-    """The files of the package that a file imports names from."""
-    nodes = ast.walk(ast.parse(file.read_bytes()))
-    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
-    files = {root.joinpath(*module.split(".")).with_suffix(".py") for module in modules}
-    return {known for known in files if known.exists()}
-
-
-def _digest() -> str:
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources())).hexdigest()[:12]
-
-
-DIGEST = _digest()  # in the names that functions are cached under
-
-
-def called(function):
-    """A function that Python calls, compiled and cached."""
-    function.__qualname__ = f"{function.__name__}_{DIGEST}"
-    return shared(njit(**CALLED)(function))
+from hdnn_dist.support.compiled.functions import FAST
 
 
 def _by_pieces(most, four, two, one):

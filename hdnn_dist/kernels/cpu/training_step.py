@@ -11,7 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from hdnn_dist.kernels.cpu.tiles import called
+from hdnn_dist.support.compiled.functions import called
 
 
 @called

@@ -10,8 +10,8 @@ from typing import Any
 
 from numba import njit
 
-from hdnn_dist.kernels.cpu.tiles import FAST
-from hdnn_dist.kernels.cpu.vectors import VECTOR_BYTES, intrinsic
+from hdnn_dist.support.compiled.functions import FAST
+from hdnn_dist.support.compiled.vectors import VECTOR_BYTES, intrinsic
 
 
 @intrinsic
