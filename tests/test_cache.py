@@ -28,7 +28,7 @@ assert "came from the cache" not in sys.argv or size.stats.cache_hits, size.stat
 """
 RACED = """
 from numba import njit
-from hdnn_dist.kernels.cpu.cache import shared
+from hdnn_dist.support.compiled.cache import shared
 
 @shared
 @njit(cache=True)

@@ -55,13 +55,13 @@ def test_a_kernel_from_the_cache_is_not_announced(
 
 def test_the_cache_is_named_after_every_file_whose_constants_are_compiled() -> None:
     """A slope, a tile's width or the fields of a table that change must not meet code compiled with the old ones."""
-    tiles = pytest.importorskip("hdnn_dist.kernels.cpu.tiles", reason="numba is not installed")
-    names = {str(path.relative_to(Path(tiles.__file__).parents[2])) for path in tiles.sources()}
+    functions = pytest.importorskip("hdnn_dist.support.compiled.functions", reason="numba is not installed")
+    names = {str(path.relative_to(functions.ROOT)) for path in functions.sources()}
     assert {"kernels/cpu/passes.py", "propagation/activations.py", "kernels/block_tables.py"} <= names
-    folder = Path(tiles.__file__).parent
     used = {
         module
-        for path in folder.glob("*.py")
+        for folder in functions.FOLDERS
+        for path in (functions.ROOT / folder).glob("*.py")
         for module in re.findall(r"^from hdnn_dist\.([\w.]+)", path.read_text(), re.M)
     }
     assert {module.replace(".", "/") + ".py" for module in used} <= names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,86 +24,16 @@ class Tables(NamedTuple):
     also those in ``reads``, and where its ``bias`` begins. A term is a buffer row and an entry of K: ``reads``,
     (terms, 2), has for every column of K_i the row that it multiplies and its first entry; ``returns``, (terms, 2), has
     for every block the rows of its readers, ascending, and the entry of its first column in each. ``pairs``:
-    (pairs, 2), a block and the agent that reads it, in the order of ``returns``. ``agents``: how many are local.
+    (pairs, 2), a block and the agent that reads it, in the order of ``returns``. ``lent``: those of the agents whose
+    block another rank reads; ``agents``: how many are local.
     """
 
     blocks: np.ndarray
     reads: np.ndarray
     returns: np.ndarray
     pairs: np.ndarray
+    lent: np.ndarray
     agents: int
-
-
-class Schedule(NamedTuple):
-    """The order of the steps: k is the response of agent k, ~k settles its block, see ``kernels.cpu.half_steps``.
-
-    ``steps``: (steps,) all of them; ``piece``: (pieces + 1,) where the pieces begin that one thread walks through;
-    ``start``: (phases + 1,) where the phases begin, pieces that may be walked through at the same time. ``range``:
-    (ranges + 1,) where the ranges of agents begin for other loops.
-
-    A response that is needed for a short while only lies in rows that the next ones take over, so that it does not
-    leave the cache. ``slots``: (agents,) where the rows of each begin; ``returns``: as in ``Tables``, with these rows;
-    ``rows``: (1,) how many there are, in an array so that all parts are arrays.
-    """
-
-    steps: np.ndarray
-    piece: np.ndarray
-    start: np.ndarray
-    range: np.ndarray
-    slots: np.ndarray
-    returns: np.ndarray
-    rows: np.ndarray
-
-
-def schedule_of(tables: Tables, ranges: int) -> Schedule:
-    """Agents split into ``ranges``: what a range can settle by itself it settles early, the rest in a second phase."""
-    agents, blocks = tables.agents, len(tables.blocks)
-    cuts = np.arange(ranges + 1) * agents // ranges
-    needs = _needs(tables)
-    first, last = np.full(blocks, agents), np.zeros(blocks, dtype=np.int64)
-    np.minimum.at(first, needs[:, 0], needs[:, 1])
-    np.maximum.at(last, needs[:, 0], needs[:, 1])
-    early = np.searchsorted(cuts, first, side="right") == np.searchsorted(cuts, last, side="right")
-    # the settling of a block comes after the last response it waits for, so 2 last + 1 among the 2 k of the responses
-    keys = np.concatenate([2 * np.arange(agents), 2 * last[early] + 1])
-    order = np.argsort(keys, kind="stable")
-    steps = np.concatenate([np.arange(agents), ~np.flatnonzero(early)])[order]
-    late = np.flatnonzero(~early)
-    pieces = np.searchsorted(keys[order], 2 * cuts)
-    late = late[np.argsort(last[late], kind="stable")]
-    late_pieces = len(steps) + np.searchsorted(last[late], cuts[1:])
-    start = [0, ranges, 2 * ranges] if len(late) else [0, ranges]
-    slots, rows = _slots(tables, cuts, np.where(early, last, agents))
-    own = tables.blocks[:agents]
-    moved = slots - own["row"]
-    returns = tables.returns.copy()
-    returns[:, 0] += np.repeat(moved[tables.pairs[:, 1]], own["height"][tables.pairs[:, 1]])
-    steps, piece = np.concatenate([steps, ~late]), np.concatenate([pieces, late_pieces])
-    return Schedule(steps, piece, np.array(start), cuts, slots, returns, np.array([rows]))
-
-
-def _slots(tables: Tables, cuts: np.ndarray, settled: np.ndarray) -> tuple[np.ndarray, int]:
-    """(agents,) the first row of each response, and the number of rows. ``settled``: (blocks,) after which response a
-    block is settled, ``agents`` for those of the second phase.
-
-    Every range has a ring of as many slots as an agent and those after it until its response is done with; what lasts
-    longer has a slot of its own. The length of the rings is the one that makes the fewest slots.
-    """
-    own, agents, rings = tables.blocks[: tables.agents], np.arange(tables.agents), len(cuts) - 1
-    until = agents.copy()
-    np.maximum.at(until, tables.pairs[:, 1], settled[tables.pairs[:, 0]])
-    span = np.where(until < len(agents), until - agents + 1, len(agents) + 1)
-    lengths = np.unique(span)
-    counts = rings * lengths + len(agents) - np.searchsorted(np.sort(span), lengths, side="right")
-    height = int(own["height"].max(initial=1))
-    if not len(agents) or counts.min() * height >= own["height"].sum():
-        return own["row"].copy(), int(own["height"].sum())
-    length = lengths[counts.argmin()]
-    ring = np.searchsorted(cuts, agents, side="right") - 1
-    place = ring * length + (agents - cuts[ring]) % length
-    lasting = span > length
-    place[lasting] = rings * length + np.arange(lasting.sum())
-    return place * height, int(counts.min()) * height
 
 
 def tables_of(layout: BlockLayout) -> Tables:
@@ -114,13 +45,38 @@ def tables_of(layout: BlockLayout) -> Tables:
     blocks["row"], blocks["height"] = halo.offsets[present], halo.sizes[present]
     reads = _fill_reads(layout, blocks[: len(halo.agents.local)])
     pairs, returns = _fill_returns(layout, present, blocks, reads)
-    return Tables(blocks, reads, returns, pairs, len(halo.agents.local))
+    local = halo.agents.local
+    apart = np.flatnonzero(halo.agents.owner != halo.agents.world.rank)
+    read = layout.pattern.columns[np.isin(layout.pattern.rows, apart)]
+    lent = np.flatnonzero(np.isin(local, read))
+    return Tables(blocks, reads, returns, pairs, lent, len(local))
 
 
-def no_tables() -> Tables:
-    """Those of no agent."""
-    none = np.zeros((0, 2), dtype=np.int64)
-    return Tables(np.zeros(0, dtype=BLOCK), none, none, none, 0)
+def joined(each: Sequence[Tables]) -> Tables:
+    """The tables of several layouts as those of one; the blocks of the n-th begin at ``bases(each)[n]``."""
+    reads = np.cumsum([0, *[len(tables.reads) for tables in each]])
+    returns = np.cumsum([0, *[len(tables.returns) for tables in each]])
+    blocks = []
+    for number, tables in enumerate(each):
+        part = tables.blocks.copy()
+        for name, shift in (("reads", reads[number]), ("returns", returns[number])):
+            part[name] += shift
+            part[f"{name}_end"] += shift
+        blocks.append(part)
+    pairs = [tables.pairs + base for tables, base in zip(each, bases(each), strict=True)]
+    return Tables(
+        np.concatenate(blocks),
+        np.concatenate([tables.reads for tables in each]),
+        np.concatenate([tables.returns for tables in each]),
+        np.concatenate(pairs),
+        np.concatenate([tables.lent + base for tables, base in zip(each, bases(each), strict=True)]),
+        each[0].agents,
+    )
+
+
+def bases(each: Sequence[Tables]) -> list[int]:
+    """Where the blocks of each of several tables begin, when they are joined."""
+    return np.cumsum([0, *[len(tables.blocks) for tables in each]])[:-1].tolist()  # type: ignore[no-any-return]
 
 
 def _fill_reads(layout: BlockLayout, agents: np.ndarray) -> np.ndarray:
@@ -161,10 +117,3 @@ def _fill_returns(
     blocks["returns_end"] = np.cumsum(counts)
     blocks["returns"] = blocks["returns_end"] - counts
     return pairs, np.column_stack([reader["row"][terms] + down, entry[terms] + down * width])
-
-
-def _needs(tables: Tables) -> np.ndarray:
-    """(pairs, 2): an agent's block, and whose response it waits for: its own, its readers', that of those it reads."""
-    pairs, own = tables.pairs, np.arange(tables.agents)
-    reads = pairs[pairs[:, 0] < tables.agents, ::-1]
-    return np.concatenate([pairs, reads, np.column_stack([own, own])])

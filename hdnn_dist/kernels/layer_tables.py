@@ -22,23 +22,23 @@ HALF_STEP = np.dtype(
 
 
 class LayerTables:
-    """One kind of layer of a system whose agents all live here.
+    """One kind of layer of a system, that of its layout ``number``.
 
     ``half_steps``: (half-steps,) ``HALF_STEP``; ``coupling``: the tables of C, ``None`` where it is the identity;
     ``weights``: (1, size) of C where it has none of its own, that is J1 in blocks.
     """
 
-    def __init__(self, system: System, layout: BlockLayout, dtype: torch.dtype) -> None:
-        self.system, self.layout = system, layout
-        self.tables = tables_of(layout)
+    def __init__(self, system: System, number: int, dtype: torch.dtype) -> None:
+        self.system, self.layout = system, system.layers.layouts[number]
+        self.tables = tables_of(self.layout)
         self.coupling: Tables | None = None
         self.weights: torch.Tensor | None = None
         spec = system.coupling
         if spec.kind == "canonical":
-            blocks, self.weights = _canonical_blocks(system, layout.halo, dtype)
+            blocks, self.weights = _canonical_blocks(self.layout.halo, dtype)
             self.coupling = tables_of(blocks)
-        elif spec.layout is not None:
-            self.coupling = tables_of(spec.layout)
+        elif spec.layouts:
+            self.coupling = tables_of(spec.layouts[number])
         self.half_steps = np.array([self._row(half) for half in system.architecture.layer], dtype=HALF_STEP)
 
     def _row(self, half: HalfStep) -> tuple[float, ...]:
@@ -50,11 +50,11 @@ class LayerTables:
         )  # fmt: skip
 
 
-def _canonical_blocks(system: System, halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:
+def _canonical_blocks(halo: Halo, dtype: torch.dtype) -> tuple[BlockLayout, torch.Tensor]:
     """J1 = [0 -I; I 0] on the halves of each agent, as blocks on the diagonal: their layout and (1, entries)."""
     pattern = Pattern.diagonal(len(halo.sizes))
     layout = BlockLayout(Halo(halo.agents, pattern, halo.sizes), pattern, biases=0)
     rows, columns, _ = layout.positions()
-    partner, sign = canonical_rows(system.features)
+    partner, sign = canonical_rows(halo.sizes)  # as many as features: such a system has one part
     values = np.where(columns == partner[rows], sign[rows], 0.0)
     return layout, torch.as_tensor(values[np.newaxis], dtype=dtype)

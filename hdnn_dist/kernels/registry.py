@@ -71,8 +71,7 @@ class Kernel:
 
 # Tried in this order. On a GPU a small network runs in Triton, any other as a CUDA graph of the portable pass.
 KERNELS = [
-    Kernel("fused", "hdnn_dist.kernels.cpu.stepper", {"cpu": (AUTO, "fused")}),
-    Kernel("fused", "hdnn_dist.kernels.cpu.vector_fields", {"cpu": (AUTO, "fused")}, whole=False),
+    Kernel("fused", "hdnn_dist.kernels.cpu.stepper", {"cpu": (AUTO, "fused")}, whole=False),
     Kernel(
         "triton",
         "hdnn_dist.kernels.cuda.stepper",
@@ -101,16 +100,22 @@ def check_kernel(kernel: str) -> None:
         raise unknown("kernel", kernel, kernel_names())
 
 
-def propagator(system: System, width: int, dtype: torch.dtype, kernel: str) -> Propagator:
+def propagator(
+    system: System, width: int, dtype: torch.dtype, kernel: str, everywhere: Callable[[bool], bool]
+) -> Propagator:
     """What propagates ``width`` columns; ``kernel``: "torch" for the portable pass, "auto" for the first that serves.
 
-    What was asked for by name raises ``ValueError`` where it does not serve; "auto" warns. Ranks need not choose alike.
+    What was asked for by name raises ``ValueError`` where it does not serve; "auto" warns. ``everywhere``: whether
+    something is true on every rank: all propagate alike, or their messages would not fit.
     """
     portable = portable_stepper(system, width, dtype)
     if kernel == PORTABLE or width == 0:
+        everywhere(False)
         return portable
     with announced(), interruptible():
         made = _first(system, portable, kernel)
+    if not everywhere(not isinstance(made, str)) and not isinstance(made, str):
+        made = "it does not serve on every rank"
     if not isinstance(made, str):
         return made
     if kernel != AUTO:

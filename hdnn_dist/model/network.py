@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from hdnn_dist.exchange.agreement import same_on_tree
+from hdnn_dist.exchange.agreement import same_on_tree, true_everywhere
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
@@ -270,7 +270,7 @@ class HDNN(nn.Module):
 
     @cached_property
     def _passes(self) -> Passes:
-        return Passes(self.system, self.kernel)
+        return Passes(self.system, self.kernel, lambda truth: true_everywhere(self.tree, truth))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What passes depend on can be changed: those that come are made of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from threading import RLock
@@ -72,11 +72,12 @@ class Identity:
 class Passes:
     """The steppers of a system, made for each width and kept for the last few; their buffers serve one pass at a time.
 
-    A copy has steppers of its own.
+    ``everywhere``: whether something is true on every rank; it is asked once. A copy has steppers of its own.
     """
 
-    def __init__(self, system: System, kernel: str) -> None:
-        self.system, self.kernel = system, kernel
+    def __init__(self, system: System, kernel: str, everywhere: Callable[[bool], bool]) -> None:
+        self.system, self.kernel, self._ask = system, kernel, everywhere
+        self._alike: bool | None = None
         self.device = next(iter(system.rows.values())).device.type
         self.drift = Drift()
         self.lock = RLock()
@@ -100,10 +101,16 @@ class Passes:
             yield
 
     def _make(self, width: int, dtype: torch.dtype) -> Propagator:
-        return propagator(self.system, width, dtype, self.kernel)
+        return propagator(self.system, width, dtype, self.kernel, self._everywhere)
+
+    def _everywhere(self, truth: bool) -> bool:
+        if self._alike is None:
+            alone = self.system.layers.layouts[0].halo.agents.world.size == 1
+            self._alike = truth if alone else self._ask(truth)
+        return self._alike
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
-        return Passes(self.system, self.kernel)
+        return Passes(self.system, self.kernel, self._ask)
 
 
 class Propagation(torch.autograd.Function):

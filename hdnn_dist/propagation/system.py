@@ -63,9 +63,17 @@ class System:
         """Whether all agents live here and all layers are alike, so that a pass needs no exchange and one layout."""
         return self.layers.alike and self.layers.layouts[0].halo.agents.world.size == 1
 
-    def again(self, layers: int) -> int:
-        """How many layers a backward pass through so many computes once more, between the states that are stored."""
-        return layers - -(-layers // self.store_every) if self.architecture.simultaneous else 0
+    def again(self, layers: range) -> list[int]:
+        """The layers that a backward pass computes once more, between the states that are stored."""
+        if not self.architecture.simultaneous:
+            return []
+        inside = [place for place in range(len(layers) - 1) if (place + 1) % self.store_every]
+        return [layers[place] for place in inside]
+
+    def rebuilds(self, half: HalfStep) -> bool:
+        """Whether the reverse of this half-step needs F once more: to undo it, or for the gradient of C."""
+        trained = self.coupling.trained and half.coupled is not None
+        return trained or not self.architecture.simultaneous
 
 
 class Weights(NamedTuple):

@@ -21,7 +21,8 @@ import numpy as np
 from numba import njit
 
 from hdnn_dist.kernels.cpu.activations import activate, activate_both
-from hdnn_dist.kernels.cpu.tiles import FAST, INLINE, add_product, outer, put_product
+from hdnn_dist.kernels.cpu.tiles import add_product, outer, put_product
+from hdnn_dist.support.compiled.functions import FAST, INLINE
 
 
 @njit(**INLINE)
@@ -149,22 +150,22 @@ def gradient_reverse(steps, schedule, tables, K, b, G, G_b, code, scale, x, u, s
 
 
 @njit(**INLINE)
-def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, out):
-    """Response: s = s(L x + b). Settling: out += scale s."""
+def pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, w, added, s, out):
+    """Response: s = s(L x + b) and out += scale s; ``added``: whether L x has a share w from other ranks."""
     for step in steps:
-        k = step if step >= 0 else ~step
-        row, rows = tables.blocks[k].row, tables.blocks[k].height
         if step >= 0:
-            set_bias(s, tables, k, b)
-            add_linear(s, x, tables, k, K, alpha, beta)
+            row, rows = tables.blocks[step].row, tables.blocks[step].height
+            set_bias(s, tables, step, b)
+            add_linear(s, x, tables, step, K, alpha, beta)
+            if added:
+                add_scaled(s, w, row, rows, K.dtype.type(1))
             activate(code, s, row, rows)
-        else:
             add_scaled(out, s, row, rows, scale)
 
 
 @njit(**INLINE)
-def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, u, s, q, undo, f, v):
-    """Response: s = s(z) and q = s'(z) u, z = L x + b; the share of alpha in G, and G_b += scale q.
+def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, w, added, u, s, q, undo, f, v):
+    """Response: s = s(z) and q = s'(z) u, z = L x + b, with w as before; the share of alpha in G, and G_b += scale q.
 
     Settling: f += scale undo s, v += scale L^T q, and the share of beta in G.
     """
@@ -174,6 +175,8 @@ def pointwise_reverse(steps, tables, K, b, G, G_b, code, alpha, beta, scale, x, 
         if step >= 0:
             set_bias(s, tables, k, b)
             add_linear(s, x, tables, k, K, alpha, beta)
+            if added:
+                add_scaled(s, w, row, rows, K.dtype.type(1))
             copy_rows(q, u, row, rows)
             activate_both(code, s, q, row, rows)
             add_totals(G_b, tables, k, q, row, scale)
@@ -204,11 +207,3 @@ def couple_gradient(first, last, tables, G, alpha, beta, f, g):
             add_outer(G, tables, k, (g,), tables.blocks[k].row, (f,), alpha)
         if beta != 0:
             add_outer(G, tables, k, (f,), tables.blocks[k].row, (g,), beta)
-
-
-@njit(**FAST)
-def return_rows(tables, K, scale, x, out):
-    """out += scale K^T x, what the agents here return to every block that they read, their own among them."""
-    if scale != 0:
-        for block in range(len(tables.blocks)):
-            add_adjoint(out, x, tables.returns, tables, block, K, scale)

@@ -1,7 +1,9 @@
-"""Whole passes through many layers on one rank, compiled: tile after tile, each through all layers while in cache.
+"""Whole passes through many layers on one rank, compiled: programs (``kernels.programs``) that are carried out.
 
-States come and go as the user has them, (batch, features, positions); inside, a tile is (parts * n, T) with part after
-part, n the local rows of a part. Columns beyond the last sample repeat it, with a gradient of zero.
+States come and go as the user has them, (batch, features, positions); inside, a tile is (rows, T) in a room of its own,
+with T samples side by side, taken through all layers while in cache. Columns beyond the last sample repeat it, with a
+gradient of zero. Several tiles can be in flight: where one has to wait for what another rank sends, the next one is
+gone on with. All ranks come to their exchanges in the same order.
 
 Each pass is compiled twice: for one thread, and with the agents of each phase spread over threads.
 """
@@ -15,12 +17,9 @@ import numpy as np
 from numba import njit, prange
 
 from hdnn_dist.kernels.block_tables import Tables
-from hdnn_dist.kernels.cpu.activations import activate, activate_both
-from hdnn_dist.kernels.cpu.cache import shared
+from hdnn_dist.kernels.cpu.exchanges import DONE, POST, send_rows, take_rows
 from hdnn_dist.kernels.cpu.half_steps import (
-    add_forward,
-    add_scaled,
-    add_totals,
+    add_adjoint,
     copy_rows,
     couple,
     couple_gradient,
@@ -29,268 +28,268 @@ from hdnn_dist.kernels.cpu.half_steps import (
     gradient_reverse,
     pointwise_forward,
     pointwise_reverse,
-    return_rows,
-    set_bias,
 )
-from hdnn_dist.kernels.cpu.tiles import CALLED, DIGEST, FAST, INLINE
 from hdnn_dist.kernels.cpu.transfers import blank, load, miss, store
+from hdnn_dist.kernels.instructions import (
+    ADD,
+    BLANK,
+    COPY,
+    COUPLE,
+    COUPLE_GRADIENT,
+    FETCH,
+    GRADIENT,
+    GRADIENT_REVERSE,
+    KEEP,
+    LOAD,
+    MISS,
+    POINTWISE,
+    POINTWISE_REVERSE,
+    RETURN,
+    SEND,
+    STORE,
+    ZERO,
+)
+from hdnn_dist.kernels.layouts import Steps
+from hdnn_dist.support.compiled.cache import shared
+from hdnn_dist.support.compiled.functions import CALLED, DIGEST, FAST, INLINE
+from hdnn_dist.support.compiled.memory import rows_from
+
+# A tile in flight: which it is, where it stands in its program, and in the exchange that it waits for. ``held``: it has
+# come to what it waits for, and the others have had their turn.
+LANE = np.dtype([(name, np.int64) for name in ["tile", "section", "at", "progress", "held"]])
 
 
 class NetworkArrays(NamedTuple):
-    """What every pass is told. ``half_steps``: (half-steps,) of a layer, ``HALF_STEP``; ``code``: of the activation;
-    ``place``: (features,) the row of a tile for each; ``weights``: (layers, operators, size); ``A``: (1 or layers,
-    size) of the coupling, if any.
+    """What every pass is told. ``half_steps``: (half-steps,) of all layouts, ``HALF_STEP``; ``code``: of the
+    activation; ``place``: (features,) the row of a tile for each; ``part``: (parts,) the first row of each part in a
+    state; ``rows``: of a part; ``ranges``: of agents, for loops over all; ``starts``, ``sizes``: (layers,) where the
+    weights of a layer begin, and how many each of its operators has.
 
-    Beside it a pass is given three arguments, of which ``None`` says what there is not, so that it is not compiled:
-    ``gradient``, F(x) = K^T s(K x + b); ``pointwise``, F(x) = s(L x + b); ``coupling``, the tables of C.
+    Beside it a pass is given W, all weights of K, and A, (1 or layers, size) of the coupling, if any; and arguments of
+    which ``None`` says what there is not, so that it is not compiled: ``wires``, the messages; ``gradient``,
+    F(x) = K^T s(K x + b); ``pointwise``, F(x) = s(L x + b); ``coupling``, the tables of C; ``G_A``, the gradient of A.
     """
 
     half_steps: np.ndarray
     code: int
     place: np.ndarray
+    part: np.ndarray
+    rows: int
+    ranges: int
     tables: Tables
-    weights: np.ndarray
-    A: np.ndarray
+    steps: Steps
+    starts: np.ndarray
+    sizes: np.ndarray
 
 
-def _half_step(half, layer, tables, net, gradient, pointwise, coupling, state, out, work, schedule):
-    """out[target] += scale C F(state[source])."""
-    n, number, K = work.shape[1], net.weights.dtype.type, net.weights[layer, half.operator]
-    x, target = state[half.source * n : (half.source + 1) * n], out[half.target * n : (half.target + 1) * n]
-    s, f, b, code, is_gradient = work[0], target, K[half.bias :], net.code, half.gradient
-    scale, alpha, beta = number(half.scale), number(half.alpha), number(half.beta)
-    if half.replaces:
-        fill(target, 0, n, number(0))
-    if coupling is not None:
-        f = work[1]
-        fill(f, 0, n, number(0))
-    for phase in range(len(schedule.start) - 1):
-        for c in prange(schedule.start[phase], schedule.start[phase + 1]):
-            steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
-            if gradient is not None:  # noqa: SIM102  numba leaves out what is None
-                if is_gradient:
-                    gradient_forward(steps, schedule, tables, K, b, code, scale, x, s, f)
-            if pointwise is not None:  # noqa: SIM102
-                if not is_gradient:
-                    pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, s, f)
-    if coupling is not None:
-        A = net.A[min(layer, len(net.A) - 1)]
-        forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
-        for c in prange(len(schedule.range) - 1):
-            couple(schedule.range[c], schedule.range[c + 1], coupling, A, forth, back, damping, one, f, target)
-
-
-def _reverse(
-    half, layer, tables, net, G, G_A, gradient, pointwise, coupling, state, grad, leaving, undo, work, schedule
-):
-    """leaving[source] += dF^T C^T grad[target], the gradients of the weights, and the half-step undone if ``undo``."""
-    n, number, K = work.shape[1], net.weights.dtype.type, net.weights[layer, half.operator]
-    x, target = state[half.source * n : (half.source + 1) * n], state[half.target * n : (half.target + 1) * n]
-    g, v = grad[half.target * n : (half.target + 1) * n], leaving[half.source * n : (half.source + 1) * n]
-    s, f, q, u, b = work[0], target, work[2], g, K[half.bias :]
-    code, is_gradient = net.code, half.gradient
-    G_K, G_b = G[layer, half.operator], G[layer, half.operator, half.bias :]
-    scale, alpha, beta, subtract = number(half.scale), number(half.alpha), number(half.beta), number(-1 if undo else 0)
-    if coupling is not None:
-        f, u, subtract, A = work[1], work[3], number(1), net.A[min(layer, len(net.A) - 1)]
-        forth, back, damping, one = number(half.forth), number(half.back), number(half.damping), number(1)
-        fill(f, 0, n, number(0))
-        fill(u, 0, n, number(0))
-        for c in prange(len(schedule.range) - 1):
-            couple(schedule.range[c], schedule.range[c + 1], coupling, A, back, forth, damping, one, g, u)
-    for phase in range(len(schedule.start) - 1):
-        for c in prange(schedule.start[phase], schedule.start[phase + 1]):
-            steps = schedule.steps[schedule.piece[c] : schedule.piece[c + 1]]
-            if gradient is not None:  # noqa: SIM102  numba leaves out what is None
-                if is_gradient:
-                    gradient_reverse(steps, schedule, tables, K, b, G_K, G_b, code, scale, x, u, s, q, subtract, f, v)
-            if pointwise is not None:  # noqa: SIM102
-                if not is_gradient:
-                    pointwise_reverse(steps, tables, K, b, G_K, G_b, code, alpha, beta, scale, x, u, s, q, subtract,
-                                      f, v)  # fmt: skip
-    if coupling is not None:
-        for c in prange(len(schedule.range) - 1):
-            if undo:
-                couple(schedule.range[c], schedule.range[c + 1], coupling, A, forth, back, damping, -one, f, target)
-    if G_A is not None:
-        G_l = G_A[min(layer, len(G_A) - 1)]
-        for c in prange(len(schedule.range) - 1):
-            couple_gradient(schedule.range[c], schedule.range[c + 1], coupling, G_l, forth, back, f, g)
-
-
-def _load(tile, x, place, start, schedule):
+def _load(tile, x, place, start, ranges):
     """Samples into a tile, its features spread over threads."""
-    features, pieces = len(place), len(schedule.range) - 1
-    for c in prange(pieces):
-        load(tile, x, place, start, c * features // pieces, (c + 1) * features // pieces)
+    features = len(place)
+    for c in prange(ranges):
+        load(tile, x, place, start, c * features // ranges, (c + 1) * features // ranges)
 
 
-def _store(x, tile, place, start, schedule):
+def _store(x, tile, place, start, ranges):
     """And back."""
-    features, pieces = len(place), len(schedule.range) - 1
-    for c in prange(pieces):
-        store(x, tile, place, start, c * features // pieces, (c + 1) * features // pieces)
+    features = len(place)
+    for c in prange(ranges):
+        store(x, tile, place, start, c * features // ranges, (c + 1) * features // ranges)
 
 
-def forward(x, y, layers, net, gradient, pointwise, coupling, states, work, schedule):
-    """y = the state after the layers, where half-steps alternate."""
-    width, state = states.shape[2], states[0]
-    for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
-        _load(state, x, net.place, t * width, schedule)
-        for layer in range(layers[0], layers[1]):
-            for i in range(len(net.half_steps)):
-                half = net.half_steps[i]
-                _half_step(half, layer, net.tables, net, gradient, pointwise, coupling, state, state, work, schedule)
-        _store(y, state, net.place, t * width, schedule)
+def _gradient(first, last, order, tables, code, K, b, scale, x, s, f):
+    """Phases of ``gradient_forward``."""
+    for c in prange(first, last):
+        steps = order.steps[order.piece[c] : order.piece[c + 1]]
+        gradient_forward(steps, order, tables, K, b, code, scale, x, s, f)
 
 
-def backward(x, y, grad_y, grad_x, missed, layers, net, G, G_A, gradient, pointwise, coupling, states, work, schedule):
-    """From the output and its gradient to the gradient of the input, states rebuilt; adds to those of the weights.
-
-    ``missed``: (2, T) the largest differences between x and the rebuilt input, and the largest entries of x. ``G``: the
-    gradient of the weights; ``G_A``: that of A, ``None`` where the coupling is not trained.
-    """
-    width, state, grad = states.shape[2], states[0], states[2]
-    for t in range((y.shape[0] * y.shape[2] + width - 1) // width):
-        _load(state, y, net.place, t * width, schedule)
-        _load(grad, grad_y, net.place, t * width, schedule)
-        blank(grad, y.shape[0] * y.shape[2] - t * width)
-        for layer in range(layers[1] - 1, layers[0] - 1, -1):
-            for i in range(len(net.half_steps) - 1, -1, -1):
-                _reverse(net.half_steps[i], layer, net.tables, net, G, G_A, gradient, pointwise, coupling,
-                         state, grad, grad, True, work, schedule)  # fmt: skip
-        if len(grad_x):
-            _store(grad_x, grad, net.place, t * width, schedule)
-        _load(grad, x, net.place, t * width, schedule)
-        miss(missed, grad, state)
+def _gradient_reverse(first, last, order, tables, code, K, b, G_K, G_b, scale, x, u, s, q, undo, f, v):
+    """Of ``gradient_reverse``."""
+    for c in prange(first, last):
+        steps = order.steps[order.piece[c] : order.piece[c + 1]]
+        gradient_reverse(steps, order, tables, K, b, G_K, G_b, code, scale, x, u, s, q, undo, f, v)
 
 
-def euler_forward(x, y, stored, every, layers, net, gradient, pointwise, coupling, states, work, schedule):
-    """y = the state after the layers by forward Euler, and every ``every``-th state where ``stored`` has room."""
-    width = states.shape[2]
-    for t in range((x.shape[0] * x.shape[2] + width - 1) // width):
-        state, after = states[0], states[1]
-        _load(state, x, net.place, t * width, schedule)
-        for layer in range(layers[0], layers[1]):
-            if len(stored) and (layer - layers[0]) % every == 0:
-                copy_rows(stored[t, (layer - layers[0]) // every], state, 0, state.shape[0])
-            copy_rows(after, state, 0, state.shape[0])
-            for i in range(len(net.half_steps)):
-                half = net.half_steps[i]
-                _half_step(half, layer, net.tables, net, gradient, pointwise, coupling, state, after, work, schedule)
-            state, after = after, state
-        _store(y, state, net.place, t * width, schedule)
+def _pointwise(first, last, order, tables, code, K, b, alpha, beta, scale, x, w, added, s, f):
+    """Of ``pointwise_forward``."""
+    for c in prange(first, last):
+        steps = order.steps[order.piece[c] : order.piece[c + 1]]
+        pointwise_forward(steps, tables, K, b, code, alpha, beta, scale, x, w, added, s, f)
 
 
-def euler_backward(
-    grad_y, grad_x, stored, segment, layers, net, G, G_A, gradient, pointwise, coupling, states, work, schedule
+def _pointwise_reverse(
+    first, last, order, tables, code, K, b, G_K, G_b, alpha, beta, scale, x, w, added, u, s, q, undo, f, v
 ):
-    """From the stored states and the gradient of the output to that of the input; adds to those of the weights.
+    """Of ``pointwise_reverse``."""
+    for c in prange(first, last):
+        steps = order.steps[order.piece[c] : order.piece[c + 1]]
+        pointwise_reverse(steps, tables, K, b, G_K, G_b, code, alpha, beta, scale, x, w, added, u, s, q, undo,
+                          f, v)  # fmt: skip
 
-    ``segment``: (k, parts * n, T), room for the k states from one that is stored to the next.
+
+def _couple(first, last, ranges, tables, A, alpha, beta, damping, scale, f, out):
+    """``couple`` for all agents."""
+    count = last - first
+    for c in prange(ranges):
+        couple(first + c * count // ranges, first + (c + 1) * count // ranges, tables, A, alpha, beta, damping, scale,
+               f, out)  # fmt: skip
+
+
+def _couple_gradient(first, last, ranges, tables, G, alpha, beta, f, g):
+    """``couple_gradient`` for all agents."""
+    count = last - first
+    for c in prange(ranges):
+        couple_gradient(first + c * count // ranges, first + (c + 1) * count // ranges, tables, G, alpha, beta, f, g)
+
+
+def _return(first, last, tables, A, scale, x, out):
+    """out += scale A^T x in the rows of blocks of other ranks."""
+    for block in prange(first, last):
+        add_adjoint(out, x, tables.returns, tables, block, A, scale)
+
+
+def _compute(ins, layer, stored, tile, net, W, A, gradient, pointwise, coupling, users, kept, missed, G, G_A, room):
+    """One instruction that needs no other rank."""
+    number, n, width, op = W.dtype.type, net.rows, room.shape[1], ins.op
+    half, zero = net.half_steps[ins.half], number(0)
+    scale, alpha, beta, sign = number(half.scale), number(half.alpha), number(half.beta), number(ins.sign)
+    a, b, f, v = rows_from(room, ins.a), rows_from(room, ins.b), rows_from(room, ins.f), rows_from(room, ins.v)
+    s, q, u, w = rows_from(room, ins.s), rows_from(room, ins.q), rows_from(room, ins.u), rows_from(room, ins.w)
+    start = net.starts[max(layer, 0)] + half.operator * net.sizes[max(layer, 0)]
+    K, K_b = rows_from(W, start), rows_from(W, start + half.bias)
+    order, tables, code = net.steps, net.tables, net.code
+    G_K, G_b = rows_from(G, start), rows_from(G, start + half.bias)
+    if op == LOAD:
+        _load(a, users[ins.first], net.place, tile * width, net.ranges)
+    elif op == STORE:
+        _store(users[ins.first], a, net.place, tile * width, net.ranges)
+    elif op == BLANK:
+        blank(a[: net.part[-1] + n], users[2].shape[0] * users[2].shape[2] - tile * width)
+    elif op == ZERO:
+        fill(a, 0, ins.count, zero)
+    elif op == COPY:
+        copy_rows(a, b, 0, ins.count)
+    elif op == KEEP:
+        for part in range(len(net.part)):
+            copy_rows(rows_from(kept[tile, stored], part * n), rows_from(a, net.part[part]), 0, n)
+    elif op == FETCH:
+        for part in range(len(net.part)):
+            copy_rows(rows_from(a, net.part[part]), rows_from(kept[tile, stored], part * n), 0, n)
+    elif op == MISS:
+        miss(missed, a[: ins.count], b[: ins.count])
+    elif op == COUPLE or (op == RETURN and ins.coupled):
+        if coupling is not None:
+            C, damping = A[min(layer, len(A) - 1)], number(half.damping)
+            forth, back = number(half.forth), number(half.back)
+            if ins.transposed:
+                forth, back = back, forth
+            if op == COUPLE:
+                _couple(ins.first, ins.last, net.ranges, coupling, C, forth, back, damping, sign, b, a)
+            else:
+                _return(ins.first, ins.last, coupling, C, sign * back, b, a)
+    elif op == COUPLE_GRADIENT:
+        if G_A is not None:
+            _couple_gradient(ins.first, ins.last, net.ranges, coupling, G_A[min(layer, len(G_A) - 1)],
+                             number(half.forth), number(half.back), f, a)  # fmt: skip
+    elif op == RETURN:
+        if pointwise is not None:
+            _return(ins.first, ins.last, net.tables, K, beta if ins.transposed else scale * alpha, b, a)
+    elif op == GRADIENT:
+        if gradient is not None:
+            _gradient(ins.first, ins.last, order, tables, code, K, K_b, scale, a, s, f)
+    elif op == GRADIENT_REVERSE:
+        if gradient is not None:
+            _gradient_reverse(ins.first, ins.last, order, tables, code, K, K_b, G_K, G_b, scale, a, u, s, q, sign, f, v)
+    elif op == POINTWISE:
+        if pointwise is not None:
+            _pointwise(ins.first, ins.last, order, tables, code, K, K_b, alpha, beta, scale, a, w, ins.w >= 0, s, f)
+    elif op == POINTWISE_REVERSE:  # noqa: SIM102  numba leaves out what is None
+        if pointwise is not None:
+            _pointwise_reverse(ins.first, ins.last, order, tables, code, K, K_b, G_K, G_b, alpha, beta, scale, a, w,
+                               ins.w >= 0, u, s, q, sign, f, v)  # fmt: skip
+
+
+def run(
+    code, sections, lanes, turn, tiles, columns, net, W, A, wires, gradient, pointwise, coupling, users, kept, missed,
+    G, G_A, rooms,
+):  # fmt: skip
+    """Carry a program out for all tiles, as far as it goes; returns what it stops for, and the message in question.
+
+    ``lanes``: (tiles in flight,) ``LANE``, their state, from which it goes on when it is called again; ``turn``: (1,)
+    whose turn it is. ``users``: the user's arrays x, y and their gradients.
     """
-    every, width = len(segment), states.shape[2]
-    for t in range(len(stored)):
-        grad, leaving = states[2], states[3]
-        _load(grad, grad_y, net.place, t * width, schedule)
-        blank(grad, grad_y.shape[0] * grad_y.shape[2] - t * width)
-        for number in range(stored.shape[1] - 1, -1, -1):
-            start = layers[0] + number * every
-            stop = min(start + every, layers[1])
-            copy_rows(segment[0], stored[t, number], 0, segment.shape[1])
-            for layer in range(start, stop - 1):
-                before, after = segment[layer - start], segment[layer + 1 - start]
-                copy_rows(after, before, 0, before.shape[0])
-                for i in range(len(net.half_steps)):
-                    half = net.half_steps[i]
-                    _half_step(half, layer, net.tables, net, gradient, pointwise, coupling, before, after, work,
-                               schedule)  # fmt: skip
-            for layer in range(stop - 1, start - 1, -1):
-                copy_rows(leaving, grad, 0, grad.shape[0])
-                if net.half_steps[0].replaces:
-                    fill(leaving, 0, leaving.shape[0], leaving.dtype.type(0))
-                for i in range(len(net.half_steps)):
-                    _reverse(net.half_steps[i], layer, net.tables, net, G, G_A, gradient, pointwise, coupling,
-                             segment[layer - start], grad, leaving, False, work, schedule)  # fmt: skip
-                grad, leaving = leaving, grad
-        if len(grad_x):
-            _store(grad_x, grad, net.place, t * width, schedule)
-
-
-def local_forward(schedule, tables, K, bias, code, x, s, f):
-    """K^T s(K x + b) of one rank between two exchanges, added to f; x is a buffer that has been gathered."""
-    gradient_forward(schedule.steps, schedule, tables, K, K[bias:], code, K.dtype.type(1), x, s, f)
-
-
-def local_reverse(schedule, tables, K, G, bias, code, rebuild, x, u, s, q, f, v):
-    """The same (if ``rebuild``) and its reverse for u, added to f and v; x and u have been gathered."""
-    one, again = K.dtype.type(1), K.dtype.type(1 if rebuild else 0)
-    gradient_reverse(schedule.steps, schedule, tables, K, K[bias:], G, G[bias:], code, one, x, u, s, q, again, f, v)
-
-
-def local_linear(tables, K, bias, alpha, beta, x, z, w):
-    """Of z = L x + b: what this rank knows, z = alpha K x + b, and in w the rows of beta K^T x that it returns."""
-    b, here, there = K[bias:], K.dtype.type(alpha), K.dtype.type(beta)
-    for k in range(tables.agents):
-        set_bias(z, tables, k, b)
-        if here != 0:
-            add_forward(z, x, tables, k, K, here)
-    return_rows(tables, K, there, x, w)
-
-
-def local_response(tables, code, z, w):
-    """z becomes s(z + w), with the rows of w that have come back, if any."""
-    add_scaled(z, w, 0, w.shape[0], z.dtype.type(1))
-    activate(code, z, 0, z.shape[0])
-
-
-def local_slope(tables, G, bias, code, z, w, q):
-    """The same, q becomes s'(z + w) q, and the gradient of b += q."""
-    add_scaled(z, w, 0, w.shape[0], z.dtype.type(1))
-    activate_both(code, z, q, 0, z.shape[0])
-    for k in range(tables.agents):
-        add_totals(G[bias:], tables, k, q, tables.blocks[k].row, z.dtype.type(1))
-
-
-def local_adjoint(tables, K, G, alpha, beta, x, q, v):
-    """v = beta K q, the rows of alpha K^T q that are returned added, and the gradient of K; q is as x is."""
-    here, there = K.dtype.type(alpha), K.dtype.type(beta)
-    fill(v, 0, v.shape[0], K.dtype.type(0))
-    for k in range(tables.agents):
-        if there != 0:
-            add_forward(v, q, tables, k, K, there)
-    return_rows(tables, K, here, q, v)
-    couple_gradient(0, tables.agents, tables, G, here, there, x, q)
+    count, idle = len(lanes), 0
+    while idle < count:
+        lane = turn[0]
+        me, room = lanes[lane], rooms[lane]
+        idle += 1
+        while me.tile < tiles:
+            idle = 0
+            if me.at == sections[me.section].last:
+                me.section += 1
+                if me.section == len(sections):
+                    me.section, me.tile = 0, me.tile + count
+                me.at = sections[me.section].first
+                continue
+            ins, section = code[me.at], sections[me.section]
+            if ins.op < SEND:
+                _compute(ins, section.layer, section.stored, me.tile, net, W, A, gradient, pointwise, coupling, users,
+                         kept, missed, G, G_A, room)  # fmt: skip
+                me.at += 1
+            elif wires is not None:
+                if ins.op > SEND and count > 1 and not me.held:
+                    me.held = 1
+                    break
+                first = ins.first + lane * ins.count
+                samples = min(rooms.shape[2], columns - me.tile * rooms.shape[2])
+                a, b, both = rows_from(room, ins.a), rows_from(room, ins.b), ins.b >= 0
+                progress = lanes[lane : lane + 1].progress
+                if ins.op == SEND:
+                    reason = send_rows(wires.messages, first, first + ins.count, progress, wires.rows, a, b, both,
+                                       samples, wires.waited)  # fmt: skip
+                else:
+                    reason = take_rows(wires.messages, first, first + ins.count, progress, wires.rows, a, b, both,
+                                       ins.op == ADD, ins.blank != 0, samples, wires.waited)  # fmt: skip
+                message = first + min(me.progress, ins.count - 1)
+                if reason in (DONE, POST):
+                    me.progress, me.held, me.at = 0, 0, me.at + 1
+                if reason != DONE:
+                    return reason, message
+        turn[0] = (lane + 1) % count
+    return DONE, 0
 
 
 PASSES = (
-    local_forward,
-    local_reverse,
-    local_linear,
-    local_response,
-    local_slope,
-    local_adjoint,
     _load,
     _store,
-    _half_step,
-    _reverse,
-    forward,
-    backward,
-    euler_forward,
-    euler_backward,
+    _gradient,
+    _gradient_reverse,
+    _pointwise,
+    _pointwise_reverse,
+    _couple,
+    _couple_gradient,
+    _return,
+    _compute,
+    run,
 )
+
+
+APART = (_load, _store, _couple, _couple_gradient, _return)
 
 
 def _compiled(parallel: bool) -> SimpleNamespace:
     """The passes compiled for one thread or for many, under names of their own so that both can be cached."""
     names, kind = dict(globals()), f"{'threaded' if parallel else 'serial'}_{DIGEST}"
-    inner = {**FAST, "parallel": True} if parallel else INLINE
     for function in PASSES:
         clone = FunctionType(function.__code__, names, function.__name__)
         clone.__qualname__ = f"{function.__name__}_{kind}"
-        inside = function.__name__.startswith("_")
-        names[function.__name__] = njit(**inner)(clone) if inside else shared(njit(**CALLED)(clone))
-    return SimpleNamespace(**{function.__name__: names[function.__name__] for function in PASSES})
+        if function is run:
+            names[function.__name__] = shared(njit(**CALLED)(clone))
+        else:
+            spread = "prange" in function.__code__.co_names
+            kind_of = FAST if function in APART else INLINE
+            names[function.__name__] = njit(**({**FAST, "parallel": True} if spread and parallel else kind_of))(clone)
+    return SimpleNamespace(run=names["run"])
 
 
 SERIAL, THREADED = _compiled(parallel=False), _compiled(parallel=True)

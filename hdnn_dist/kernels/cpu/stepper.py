@@ -1,7 +1,7 @@
-"""Passes of a network whose agents all live here, compiled (``kernels.cpu.passes``), all layers at once.
+"""Compiled passes (``kernels.cpu.passes``) of one rank's share of a network, all layers and their exchanges at once.
 
-They compute what the portable pass computes, half-step by half-step; that stays as the reference. Every exchange stays
-inside this process, and the ledger is told of it as if it had been made.
+They compute what the portable pass computes, half-step by half-step; that stays as the reference. The ledger is told of
+the exchanges as if the portable pass had made them.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 from functools import lru_cache
 from math import prod
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.kernels.block_tables import TILE, Schedule, schedule_of
+from hdnn_dist.kernels.block_tables import TILE
 from hdnn_dist.kernels.cpu.activations import CODES
-from hdnn_dist.kernels.cpu.passes import SERIAL, THREADED, NetworkArrays
+from hdnn_dist.kernels.cpu.exchanges import DONE
+from hdnn_dist.kernels.cpu.messages import Messages
+from hdnn_dist.kernels.cpu.passes import LANE, SERIAL, THREADED, NetworkArrays
+from hdnn_dist.kernels.cpu.waiting import Waiting
 from hdnn_dist.kernels.exchange_counts import ExchangeCounts
-from hdnn_dist.kernels.layer_tables import LayerTables
+from hdnn_dist.kernels.half_programs import About
+from hdnn_dist.kernels.layouts import LayoutTables
+from hdnn_dist.kernels.programs import Programs
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 
@@ -28,6 +33,7 @@ LANES = 32  # the least number of columns in a tile: two vectors of the widest
 PAGE = 4096  # bytes
 RANGES_PER_THREAD = 4
 WORTH_THREADS = 1 << 20  # products of a half-step on one tile: with fewer, starting threads takes longer than they save
+CACHED_PROGRAMS = 64
 
 
 def given(truth: bool) -> bool | None:
@@ -40,58 +46,73 @@ def make(system: System, portable: Stepper, name: str) -> Propagator:
     return CompiledStepper(system, portable, name)
 
 
+def _places(system: System, tables: LayoutTables) -> tuple[np.ndarray, np.ndarray]:
+    """(parts,) the first row of each part in a state, and (features,) the row of every feature."""
+    parts = tables.span * np.arange(len(system.rows))
+    rows = np.concatenate([part + np.arange(tables.rows) for part in parts])
+    return parts, rows[np.argsort(np.concatenate([part.numpy() for part in system.rows.values()]))]
+
+
+class Plan(NamedTuple):
+    """What a number of threads makes of a system: its programs, and what the passes are told besides."""
+
+    passes: SimpleNamespace
+    programs: Programs
+    net: NetworkArrays
+
+
 class CompiledStepper:
     """Compiled passes of a whole system at one width; tangents are left to ``portable``."""
 
     def __init__(self, system: System, portable: Stepper, kernel: str) -> None:
         self.system, self.kernel = system, kernel
         self.tangent = portable.tangent
-        self.width = portable.width
-        self.layer = LayerTables(system, system.layers.layouts[0], portable.dtype)
-        self._counts = ExchangeCounts(system)
+        self.width, self._type = portable.width, torch.empty((), dtype=portable.dtype).numpy().dtype
+        self._tables = LayoutTables(system, portable.dtype)
         kinds = {half.field.gradient for half in system.architecture.layer}
         self._gradient, self._pointwise = given(True in kinds), given(False in kinds)
-        self._activation = CODES[system.activation.name]
-        self._place = np.argsort(np.concatenate([rows.numpy() for rows in system.rows.values()]))
+        self._parts, self._place = _places(system, self._tables)
+        sizes = np.array([layout.size for layout in system.layers.layouts])[system.layers.which]
+        self._sizes, self._starts = sizes, system.layers.operators * (np.cumsum(sizes) - sizes)
+        self._entries = max(layout.entries for layout in system.layers.layouts)
         self._tiles = -(-self.width // TILE)
         self._columns = max(LANES, 1 << (-(-self.width // self._tiles) - 1).bit_length())
-        self._rows = self.layer.layout.halo.rows
-        self._states = self._room(portable.dtype, 4, self._rows * len(system.rows))
-        self._work = self._room(portable.dtype, 4, self._rows)
-        self._schedule = lru_cache(maxsize=None)(self._make_schedule)
+        self._lanes = 1
+        links = system.layers.layouts[0].halo.agents.rank_links
+        self._messages = Messages(links, self._columns, self._lanes, portable.dtype)
+        self._counts = ExchangeCounts(system, self._tiles)
+        self._plan = lru_cache(maxsize=None)(self._make_plan)
+        self._sections = lru_cache(maxsize=CACHED_PROGRAMS)(self._make_sections)
+        self._rooms: np.ndarray | None = None
+        self._row_bytes = self.width * self._type.itemsize
+        self._storing = system.architecture.simultaneous
+        self._none = self._room(0, 0, len(self._place))
         self._compile(portable.dtype)
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        passes, schedule = self._threads()
-        about = self._about(weights, layers)
-        self._counts.record(len(layers), self._row_bytes(x), reverse=False)
-        if not self.system.architecture.simultaneous:
-            passes.forward(_array(x), _array(y), **about, schedule=schedule)
-            return Saved(x, y, weights, layers, [])
-        every = self.system.store_every
-        count = -(-len(layers) // every) if store else 0
-        stored = self._room(x.dtype, self._tiles if count else 0, count, len(self._place))
-        passes.euler_forward(_array(x), _array(y), stored, every, **about, schedule=schedule)
-        return Saved(x, y, weights, layers, [torch.from_numpy(stored)])
+        self._counts.record(layers, self._row_bytes, reverse=False)
+        kept = self._room(self._tiles, self._kept(layers), len(self._place)) if store and self._storing else self._none
+        given, gone = _array(x), _array(y)
+        self._run(("forward", layers, len(kept) > 0), weights, weights, (given, gone, given, gone), kept)
+        return Saved(x, y, weights, layers, [torch.from_numpy(kept)] if self._storing else [])
 
     def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
         """As ``Stepper.backward``."""
         x, y, weights, layers, stored = saved
         grad_x = torch.empty_like(x if of_input else x[:0], memory_format=torch.contiguous_format)
-        grad = Weights(*(torch.from_numpy(np.zeros(part.shape, self._work.dtype)) for part in weights))
-        passes, schedule = self._threads()
-        about = self._about(weights, layers) | self._gradients(grad)
-        self._counts.record(len(layers), self._row_bytes(x), reverse=True)
-        if not self.system.architecture.simultaneous:
-            missed = np.zeros((2, self._columns), dtype=self._work.dtype)
-            passes.backward(_array(x), _array(y), _array(grad_y), _array(grad_x), missed, **about, schedule=schedule)
-            apart, largest = missed.max(1).tolist()
-            return Gradients(grad_x if of_input else None, grad, apart / max(largest, 1.0))
-        segment = self._room(x.dtype, self.system.store_every, len(self._place))
-        passes.euler_backward(_array(grad_y), _array(grad_x), stored[0].numpy(), segment, **about, schedule=schedule)
-        return Gradients(grad_x if of_input else None, grad, None)
+        grad = Weights(*(torch.from_numpy(np.zeros(part.shape, self._type)) for part in weights))
+        self._counts.record(layers, self._row_bytes, reverse=True)
+        users = _array(x), _array(y), _array(grad_y), _array(grad_x)
+        kept = stored[0].numpy() if stored else self._none
+        missed = self._run(("backward", layers, of_input), weights, grad, users, kept)
+        apart, largest = missed.max(1).tolist()
+        return Gradients(grad_x if of_input else None, grad, None if self._storing else apart / max(largest, 1.0))
+
+    def _kept(self, layers: range) -> int:
+        """How many states are stored of so many layers."""
+        return -(-len(layers) // self.system.store_every)
 
     def _compile(self, dtype: torch.dtype) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
@@ -99,61 +120,90 @@ class CompiledStepper:
         coupling = self.system.coupling
         x = torch.zeros(self.width, len(self._place), dtype=dtype)
         weights = Weights(
-            torch.zeros(0, layers.operators, layers.layouts[0].size, dtype=dtype),
+            torch.zeros(layers.shape, dtype=dtype),
             torch.zeros(1, 0 if coupling.layout is None else coupling.layout.size, dtype=dtype),
         )
         self.backward(self.forward(x, weights, none, store=True), x)
 
-    def _about(self, weights: Weights, layers: range) -> dict[str, Any]:
-        """What every pass is told."""
-        layer = self.layer
-        coupling = weights.coupling if layer.weights is None else layer.weights
-        blocks, A = (part.detach().contiguous().numpy() for part in (weights.blocks, coupling))
-        return {
-            "layers": (layers.start, layers.stop),
-            "net": NetworkArrays(layer.half_steps, self._activation, self._place, layer.tables, blocks, A),
-            "gradient": self._gradient,
-            "pointwise": self._pointwise,
-            "coupling": layer.coupling,
-            "states": self._states,
-            "work": self._work,
-        }
+    def _run(
+        self, program: tuple[Any, ...], weights: Weights, grad: Weights, users: tuple[np.ndarray, ...], kept: np.ndarray
+    ) -> np.ndarray:
+        """Carry a program out; (2, T) how far the rebuilt input was from the input."""
+        threads = self._threads()
+        plan = self._plan(threads)
+        code, sections = self._sections(threads, *program)
+        missed = np.zeros((2, self._columns), dtype=self._type)
+        lanes = np.zeros(self._lanes, dtype=LANE)
+        lanes["tile"], lanes["at"] = np.arange(self._lanes), sections["first"][0]
+        arguments = (
+            code, sections, lanes, np.zeros(1, np.int64), self._tiles, self.width, plan.net, *self._weights(weights),
+            self._messages.wires(), self._gradient, self._pointwise, self._tables.coupling, users, kept, missed,
+            *self._gradients(grad), self._rooms,
+        )  # fmt: skip
+        if (stopped := plan.passes.run(*arguments))[0] != DONE:
+            waiting = Waiting(self._messages, code, sections, lanes, (self.width, self._columns))
+            with waiting.named(program[0], self.system.architecture.layer):
+                waiting.through(stopped, lambda: plan.passes.run(*arguments))
+        return missed
 
-    def _gradients(self, grad: Weights) -> dict[str, Any]:
-        """Where the gradients of the weights go."""
-        return {"G": grad.blocks.numpy(), "G_A": grad.coupling.numpy() if self.system.coupling.trained else None}
+    def _weights(self, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+        """W and A."""
+        canonical = self._tables.each[0].weights
+        coupling = weights.coupling if canonical is None else canonical
+        return _numbers(weights.blocks).reshape(-1), _numbers(coupling)
 
-    def _threads(self) -> tuple[SimpleNamespace, Schedule]:
-        """The passes, and who does what, for the number of threads that torch has now."""
-        threads = min(torch.get_num_threads(), _most_threads(), self.layer.tables.agents // 2)
-        if threads < 2 or self.layer.layout.entries * self._columns < WORTH_THREADS:
-            return SERIAL, self._schedule(1)
+    def _gradients(self, grad: Weights) -> tuple[np.ndarray, np.ndarray | None]:
+        """G, and G_A where it is asked for."""
+        coupling = _numbers(grad.coupling) if self.system.coupling.trained else None
+        return _numbers(grad.blocks).reshape(-1), coupling
+
+    def _make_sections(self, threads: int, kind: str, layers: range, more: bool) -> tuple[np.ndarray, np.ndarray]:
+        """All instructions, and the sections of one program."""
+        plan = self._plan(threads)
+        sections = getattr(plan.programs, kind)(layers, more)
+        return plan.programs.code.table(), sections
+
+    def _threads(self) -> int:
+        """As many as torch has now, where they are worth it."""
+        threads = min(torch.get_num_threads(), _most_threads(), self._tables.each[0].tables.agents // 2)
+        if threads < 2 or self._entries * self._columns < WORTH_THREADS:
+            return 1
         numba.set_num_threads(threads)
-        return THREADED, self._schedule(threads)
+        return threads
 
-    def _make_schedule(self, threads: int) -> Schedule:
-        agents = self.layer.tables.agents
-        return schedule_of(self.layer.tables, 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2))
+    def _make_plan(self, threads: int) -> Plan:
+        tables, agents = self._tables, self._tables.each[0].tables.agents
+        ranges = 1 if threads == 1 else min(RANGES_PER_THREAD * threads, agents // 2)
+        steps, orders = tables.order(ranges)
+        programs = Programs(About(self.system, tables, orders, self._messages))
+        if self._rooms is None:
+            self._rooms = self._room(self._lanes, programs.code.room)
+        net = NetworkArrays(
+            tables.half_steps, CODES[self.system.activation.name], self._place, self._parts, tables.rows, ranges,
+            tables.tables, steps, self._starts, self._sizes,
+        )  # fmt: skip
+        return Plan(SERIAL if threads == 1 else THREADED, programs, net)
 
-    def _room(self, dtype: torch.dtype, *shape: int) -> np.ndarray:
+    def _room(self, *shape: int) -> np.ndarray:
         """Zeros (*shape, T), from the start of a page on.
 
         T is a power of two, so rows are apart by whole rows, modulo a page: no load looks like one of what was just
         stored, whose address ends in the same bits.
         """
         size = prod(shape) * self._columns
-        item = torch.empty((), dtype=dtype).numpy()
-        space = np.zeros(size + PAGE // item.itemsize, dtype=item.dtype)
-        start = -space.ctypes.data % PAGE // item.itemsize
+        space = np.zeros(size + PAGE // self._type.itemsize, dtype=self._type)
+        start = -space.ctypes.data % PAGE // self._type.itemsize
         return space[start : start + size].reshape(*shape, self._columns)
 
-    def _row_bytes(self, x: Tensor) -> int:
-        return self.width * x.element_size()
+
+def _numbers(x: Tensor) -> np.ndarray:
+    """A view, or a copy of what is not contiguous."""
+    return x.detach().contiguous().numpy()
 
 
 def _array(x: Tensor) -> np.ndarray:
-    """A view, or a copy of what is not contiguous: (batch, features, positions)."""
-    return x.detach().contiguous().view(*x.shape[:2], prod(x.shape[2:])).numpy()
+    """The same as (batch, features, positions)."""
+    return _numbers(x)[:, :, np.newaxis] if x.dim() == 2 else _numbers(x).reshape(*x.shape[:2], -1)
 
 
 def _most_threads() -> int:

@@ -107,4 +107,4 @@ class GraphedStepper:
 
     def _record(self, passes: int, x: Tensor, reverse: bool) -> None:
         """Tell the ledger of the exchanges, which a replay makes without its knowledge."""
-        self._counts.record(len(self._all), self.portable.width * x.element_size(), reverse, passes)
+        self._counts.record(self._all, self.portable.width * x.element_size(), reverse, passes)

@@ -41,7 +41,7 @@ class TritonStepper:
         self.kernel = kernel
         self.system, self.width, self.portable = system, portable.width, portable
         self.tangent = portable.tangent
-        self.layer = LayerTables(system, layout, portable.dtype)
+        self.layer = LayerTables(system, 0, portable.dtype)
         self._counts = ExchangeCounts(system)
         self._rows = max(FEWEST, triton.next_power_of_2(layout.halo.rows))
         self._tiles = triton.cdiv(self.width, TILE)
@@ -55,7 +55,7 @@ class TritonStepper:
         """As ``Stepper.forward``."""
         if len(layers) == 1:
             return self.portable.forward(x, weights, layers, store)
-        self._counts.record(len(layers), self.width * x.element_size(), reverse=False)
+        self._counts.record(layers, self.width * x.element_size(), reverse=False)
         return Saved(x, self._forward(x.contiguous(), weights.blocks, layers), weights, layers, [])
 
     def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
@@ -63,7 +63,7 @@ class TritonStepper:
         x, y, weights, layers, _ = saved
         if len(layers) == 1:
             return self.portable.backward(saved, grad_y)
-        self._counts.record(len(layers), self.width * x.element_size(), reverse=True)
+        self._counts.record(layers, self.width * x.element_size(), reverse=True)
         rebuilt, grad_x, sums = self._backward(y.contiguous(), grad_y.contiguous(), weights.blocks, layers)
         return Gradients(grad_x, Weights(sums.sum(0), torch.zeros_like(weights.coupling)), drift_of(x, rebuilt))
 
