@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hdnn_dist.cli import bench, inspect, reproduce, train
+from hdnn_dist.cli import audit, bench, inspect, reproduce, train
 from hdnn_dist.cli.shell import WRONG_INPUT
 from hdnn_dist.support.arguments import one_line
 
@@ -25,8 +25,10 @@ for command in (
     inspect.analyze,
     reproduce.reproduce,
     bench.bench,
+    audit.audit,
 ):
     app.command()(command)
+app.command(hidden=True)(audit.audit_rank)  # which audit starts
 
 
 def main() -> None:

@@ -146,6 +146,17 @@ class Ledger:
             wire_bytes=sum(size for _, size in wire),
         )
 
+    def directed(self) -> np.ndarray:
+        """(edges, 2, 2) what the agents of this rank have sent so far along each edge and in each direction.
+
+        Last but one: from the lower agent of the edge, from the higher; last: messages, bytes.
+        """
+        counts = np.zeros((len(self.graph.edges), 2, 2), dtype=np.int64)
+        for route in self._routes:
+            sent = np.column_stack([np.full(len(route.edges), route.passes), route.edge_bytes()])
+            np.add.at(counts, (self._edge_index(route.edges), np.argmin(route.edges, axis=1)), sent)
+        return counts
+
     @property
     def rounds(self) -> int:
         """Exchanges so far in which an agent of this rank sent anything."""

@@ -76,6 +76,7 @@ class Trainer:
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
         self._seconds = 0.0
+        self._at = "a step"
         steps = config.epochs * self.steps_per_epoch
         self._record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
 
@@ -121,7 +122,7 @@ class Trainer:
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
         for step, index in enumerate(order.split(config.batch_size)):
             self._at = f"epoch {epoch + 1}, step {step + 1}"
-            results.append((len(index), *self._step(index)))
+            results.append((len(index), *self.step(index)))
             on_step(epoch, step)
         loss_sum, correct = _totals(results)
         if epoch == 0:
@@ -166,8 +167,11 @@ class Trainer:
         for index in torch.arange(len(self.job.test), device=last.device).split(EVALUATION_BATCH):
             yield self.job.test.batch(index)[0]
 
-    def _step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimiser; the mean loss of the batch, and the number of its samples that were right."""
+    def step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One step of the optimiser on the samples of an index (batch,).
+
+        The mean loss of the batch, and the number of its samples that were right, scalars. Every rank has to call it.
+        """
         job, clip = self.job, self.job.config.optimizer.clip
         x, labels = job.train.batch(index)
         for parameter in self.parameters:

@@ -1,0 +1,1 @@
+"""What the ledger of a job says, beside what the operating system shows of its ranks."""

@@ -1,0 +1,131 @@
+"""An audit as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hdnn_dist.analysis.audit.audit import NO_SUM, Audit
+from hdnn_dist.analysis.audit.pairs import Pair, Seen, all_pairs
+from hdnn_dist.support.markdown import Row, padded_table
+
+MOST_LISTED = 100  # rows of the edges; JSON has all
+# What no look from outside can see, whatever is found.
+NEVER_SEEN = (
+    "memory of GPUs, RDMA, files on disk and pipes; reading another process's memory (process_vm_readv), which leaves "
+    "no trace"
+)
+SUM = "Layers and readout, each run alone, add up to the whole pass, edge by edge."
+MPI_CHANGED = (
+    "MPI's own shared memory is turned off for the audit, since it cannot be told which pairs use it; MPI connects all "
+    "ranks at its start, so its connections are judged by the bytes that they carry in the steps"
+)
+
+
+def as_text(audit: Audit) -> str:
+    """Tables in Markdown, padded, and lines."""
+    found = audit.accounts
+    return "\n".join(
+        [
+            f"{found.graph.name}, {len(set(audit.owner))} ranks, {audit.about}, {found.number} steps on one batch",
+            "\nThe ledger, one step:\n",
+            padded_table(found.totals()),
+            _sum_line(audit),
+            "\nThe ledger, by edge and direction, each part once:\n",
+            *_edges(audit),
+            f"\nThe operating system, pairs of ranks, {found.number} steps:\n",
+            padded_table(_pairs(audit)),
+            *_beside(audit),
+            *_notes(audit),
+            _verdict(audit),
+        ]
+    )
+
+
+def as_json(audit: Audit) -> dict[str, Any]:
+    """The same, all of it."""
+    found, seen = audit.accounts, audit.observed
+    return {
+        "graph": found.graph.name,
+        "ranks": len(set(audit.owner)),
+        "transport": audit.plan.transport,
+        "links": audit.plan.links,
+        "steps": found.number,
+        "owner": audit.owner,
+        "ledger": {"parts": found.totals(), "edges": found.edges(), "add_up": found.add_up, "wire_bytes": found.wire},
+        "pairs": [{**row, "segments": list(seen.pairs.get(pair, Seen()).segments)} for pair, row in _rows(audit)],
+        "meeting": _meeting(audit),
+        "beside": [{"rank": rank, "with": whom, "connections": n} for (rank, whom), n in sorted(seen.beside.items())],
+        "not_judged": [*seen.not_judged, NEVER_SEEN],
+        "off_graph": audit.failures,
+    }
+
+
+def _sum_line(audit: Audit) -> str:
+    return SUM if audit.accounts.add_up else NO_SUM
+
+
+def _edges(audit: Audit) -> list[str]:
+    rows = audit.accounts.edges()
+    if not rows:
+        return ["no message"]
+    more = [f"... and {len(rows) - MOST_LISTED} more: --json has all"] * (len(rows) > MOST_LISTED)
+    return [padded_table(rows[:MOST_LISTED]), *more]
+
+
+def _pairs(audit: Audit) -> list[Row]:
+    rows = [row for _, row in _rows(audit)]
+    return rows or [{"ranks": "one alone"}]
+
+
+def _rows(audit: Audit) -> list[tuple[Pair, Row]]:
+    """Of every pair that is on the graph or is seen to have anything, with the counts of all steps."""
+    seen = audit.observed.pairs
+    shown = [pair for pair in all_pairs(len(set(audit.owner))) if pair in audit.edges or pair in seen]
+    return [(pair, _row(audit, pair, seen.get(pair, Seen()))) for pair in shown]
+
+
+def _row(audit: Audit, pair: Pair, seen: Seen) -> Row:
+    messages, bytes_ = audit.accounts.between(audit.owner, pair)
+    return {
+        "ranks": f"{pair[0]} - {pair[1]}",
+        "on_the_graph": "yes" if pair in audit.edges else "no",
+        "edges": audit.edges.get(pair, 0),
+        "link": audit.links.get(pair),
+        "ledger_messages": messages,
+        "ledger_bytes": bytes_,
+        "TCP": seen.tcp,
+        "bytes_on_TCP": seen.carried,
+        "unix_sockets": seen.unix,
+        "shared_segments": len(seen.segments),
+    }
+
+
+def _meeting(audit: Audit) -> list[dict[str, Any]]:
+    return [
+        {"ranks": list(pair), "connections": seen.tcp, "bytes": seen.carried}
+        for pair, seen in audit.observed.meeting.items()
+    ]
+
+
+def _beside(audit: Audit) -> list[str]:
+    """Lines on what is no edge: where the ranks meet, and other processes."""
+    lines = [""]
+    for at in _meeting(audit):
+        one, other = at["ranks"]
+        lines.append(
+            f"no edge: {at['connections']} TCP between ranks {one} and {other}, where ranks meet, {at['bytes']} bytes"
+        )
+    for (rank, whom), number in sorted(audit.observed.beside.items()):
+        lines.append(f"no edge: rank {rank} with {whom}, {number}")
+    return lines
+
+
+def _notes(audit: Audit) -> list[str]:
+    wire = ", ".join(f"rank {rank} {sent:,}" for rank, sent in enumerate(audit.accounts.wire))
+    lines = [f"bytes that the ledger has seen leave: {wire} (blocks that several agents of a rank read are sent once)"]
+    lines += [f"note: {MPI_CHANGED}"] * (audit.plan.transport == "mpi")
+    return [*lines, *(f"not judged: {line}" for line in (*audit.observed.not_judged, NEVER_SEEN))]
+
+
+def _verdict(audit: Audit) -> str:
+    return "\n".join(audit.failures) or "nothing is off the graph"
