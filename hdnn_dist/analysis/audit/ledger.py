@@ -28,7 +28,8 @@ class Part:
 class Accounts:
     """``parts`` of one step, ``whole``: (edges, 2, 2) one forward and backward pass with its readout, as it was run.
 
-    ``steps``: (edges, 2, 2), all that were audited, ``number`` of them; ``wire``: (ranks,) bytes in these.
+    ``steps``: (edges, 2, 2), all that were audited, ``number`` of them; ``wire``: messages and bytes
+    between ranks in these.
     """
 
     graph: CommunicationGraph
@@ -36,7 +37,7 @@ class Accounts:
     whole: np.ndarray
     steps: np.ndarray
     number: int
-    wire: list[int]
+    wire: tuple[int, int]
     off_graph_messages: int
 
     @property
@@ -86,7 +87,7 @@ def accounts(graph: CommunicationGraph, number: int, stepped: Sequence[Any], tol
         _sum([own["pass"] for own in told]),
         _sum([own["steps"] for own in stepped]),
         number,
-        [own["wire_bytes"] for own in stepped],
+        (sum(own["wire_messages"] for own in stepped), sum(own["wire_bytes"] for own in stepped)),
         sum(own["off_graph_messages"] for own in told),
     )
 
@@ -97,10 +98,10 @@ def _layers(told: Sequence[Any]) -> Iterator[Part]:
         layers = np.flatnonzero(which == layout)
         forward, backward = (_sum([own["layouts"][layout][way] for own in told]) for way in ("forward", "backward"))
         repeated = again[which[again] == layout]
-        yield Part(f"layers {_span(layers)}, forward", len(layers), forward)
+        yield Part(f"{_span(layers)}, forward", len(layers), forward)
         if len(repeated):
-            yield Part(f"layers {_span(repeated)}, forward again", len(repeated), forward)
-        yield Part(f"layers {_span(layers)}, backward", len(layers), backward)
+            yield Part(f"{_span(repeated)}, forward again", len(repeated), forward)
+        yield Part(f"{_span(layers)}, backward", len(layers), backward)
 
 
 def _sum(counts: Sequence[Any]) -> np.ndarray:
@@ -108,9 +109,10 @@ def _sum(counts: Sequence[Any]) -> np.ndarray:
 
 
 def _span(layers: np.ndarray) -> str:
-    """Numbers of layers, from 1: "1 to 4, 7"."""
+    """Numbers of layers, from 1: "layers 1 to 4, 7"."""
     runs = np.split(layers + 1, np.flatnonzero(np.diff(layers) > 1) + 1)
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    numbers = ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"{'layers' if len(layers) > 1 else 'layer'} {numbers}"
 
 
 def _messages(count: np.ndarray) -> Row:

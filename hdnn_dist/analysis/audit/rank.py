@@ -34,7 +34,7 @@ def audited(job: Job, meeting: Meeting, steps: int) -> None:
     wire = job.agents.ledger.traffic() - before
     told = {"steps": _since(job, began).tolist(), "wire_messages": wire.wire_messages, "wire_bytes": wire.wire_bytes}
     meeting.tell(STEPPED, rank, told)
-    meeting.tell(TOLD, rank, _parts(job, *job.train.batch(index)))
+    meeting.tell(TOLD, rank, parts(job, *job.train.batch(index)))
 
 
 def join(transport: str, links: str, timeout: float) -> World:
@@ -61,8 +61,11 @@ def _about(job: Job) -> dict[str, Any]:
     }
 
 
-def _parts(job: Job, inputs: Tensor, labels: Tensor | None) -> dict[str, Any]:
-    """Counts (edges, 2, 2), as of ``Ledger.directed``, of each part alone and of a whole pass."""
+def parts(job: Job, inputs: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """Counts (edges, 2, 2), as of ``Ledger.directed``, of each part alone and of a whole pass.
+
+    ``inputs``, ``labels``: a batch, as of ``Samples``. Every rank has to call it.
+    """
     state, stack = job.state(inputs).detach(), job.net.stack
     return {
         "layouts": [_layer(job, state, stack.which.index(layout)) for layout in range(len(stack.layouts))],

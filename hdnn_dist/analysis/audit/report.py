@@ -51,9 +51,9 @@ def as_json(audit: Audit) -> dict[str, Any]:
         "links": audit.plan.links,
         "steps": found.number,
         "owner": audit.owner,
-        "ledger": {"parts": found.totals(), "edges": found.edges(), "add_up": found.add_up, "wire_bytes": found.wire},
+        "ledger": {"parts": found.totals(), "edges": found.edges(), "add_up": found.add_up, "wire": found.wire},
         "pairs": [{**row, "segments": list(seen.pairs.get(pair, Seen()).segments)} for pair, row in _rows(audit)],
-        "meeting": _meeting(audit),
+        "meeting": [{"ranks": pair, "TCP": at.tcp, "bytes": at.carried} for pair, at in seen.meeting.items()],
         "beside": [{"rank": rank, "with": whom, "connections": n} for (rank, whom), n in sorted(seen.beside.items())],
         "not_judged": [*seen.not_judged, NEVER_SEEN],
         "off_graph": audit.failures,
@@ -73,7 +73,7 @@ def _edges(audit: Audit) -> list[str]:
 
 
 def _pairs(audit: Audit) -> list[Row]:
-    rows = [row for _, row in _rows(audit)]
+    rows = [row for pair, row in _rows(audit) if not _idle(audit, pair)]
     return rows or [{"ranks": "one alone"}]
 
 
@@ -100,29 +100,31 @@ def _row(audit: Audit, pair: Pair, seen: Seen) -> Row:
     }
 
 
-def _meeting(audit: Audit) -> list[dict[str, Any]]:
-    return [
-        {"ranks": list(pair), "connections": seen.tcp, "bytes": seen.carried}
-        for pair, seen in audit.observed.meeting.items()
-    ]
-
-
 def _beside(audit: Audit) -> list[str]:
-    """Lines on what is no edge: where the ranks meet, and other processes."""
-    lines = [""]
-    for at in _meeting(audit):
-        one, other = at["ranks"]
-        lines.append(
-            f"no edge: {at['connections']} TCP between ranks {one} and {other}, where ranks meet, {at['bytes']} bytes"
-        )
-    for (rank, whom), number in sorted(audit.observed.beside.items()):
-        lines.append(f"no edge: rank {rank} with {whom}, {number}")
-    return lines
+    """Lines on what is no edge: connections that MPI makes at its start, where ranks meet, and other processes."""
+    idle, seen = [pair for pair, _ in _rows(audit) if _idle(audit, pair)], audit.observed
+    met = sum(at.tcp for at in seen.meeting.values())
+    carried = sum(at.carried or 0 for at in seen.meeting.values())
+    lines = [f"{met} TCP connections where torchrun's ranks meet, {carried} bytes in the steps"] * bool(met)
+    lines += [f"{len(idle)} pairs off the graph that MPI connects at its start, 0 bytes in the steps"] * bool(idle)
+    lines += [f"rank {rank} with {whom}, {number} connections" for (rank, whom), number in sorted(seen.beside.items())]
+    return ["", *(f"no edge: {line}" for line in lines)]
+
+
+def _idle(audit: Audit, pair: Pair) -> bool:
+    """Whether a pair off the graph has nothing but connections over which nothing comes, as MPI makes them."""
+    seen = audit.observed.pairs.get(pair, Seen())
+    silent = seen.carried == 0 and not seen.unix and not seen.segments
+    return audit.plan.transport == "mpi" and pair not in audit.edges and silent
 
 
 def _notes(audit: Audit) -> list[str]:
-    wire = ", ".join(f"rank {rank} {sent:,}" for rank, sent in enumerate(audit.accounts.wire))
-    lines = [f"bytes that the ledger has seen leave: {wire} (blocks that several agents of a rank read are sent once)"]
+    messages, sent = audit.accounts.wire
+    carried = [seen.carried for seen in audit.observed.pairs.values() if seen.carried is not None]
+    lines = [
+        f"The ledger has seen {messages:,} messages of {sent:,} bytes leave the ranks (a block that several agents of "
+        f"a rank read goes once); {sum(carried):,} bytes came by TCP, with the transport's headers."
+    ]
     lines += [f"note: {MPI_CHANGED}"] * (audit.plan.transport == "mpi")
     return [*lines, *(f"not judged: {line}" for line in (*audit.observed.not_judged, NEVER_SEEN))]
 
