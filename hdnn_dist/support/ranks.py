@@ -12,6 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 GRACE = 10.0  # seconds in which a launcher ends its ranks
+# On Linux, end with the process that has started it, whatever ends that: prctl(PR_SET_PDEATHSIG, SIGTERM).
+LEASHED = """
+import ctypes, os, sys
+getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)(1, 15)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 NO_MPIEXEC = "transport 'mpi' needs mpiexec, which is not installed: pip install 'hdnn-dist[mpi]'"
 
 
@@ -31,9 +37,10 @@ def command(transport: str, ranks: int, module: Sequence[str], folder: Path) -> 
 def started(line: Sequence[str], environment: Mapping[str, str], errors: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The launcher, in a session of its own, with its standard error in a file; it is ended with the block."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", **environment}
+    leashed = [sys.executable, "-I", "-S", "-c", LEASHED, *line]
     with errors.open("wb") as written:
         process = subprocess.Popen(
-            line, env=variables, stdin=subprocess.DEVNULL, stdout=written, stderr=written, start_new_session=True
+            leashed, env=variables, stdin=subprocess.DEVNULL, stdout=written, stderr=written, start_new_session=True
         )
     try:
         yield process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -154,8 +155,14 @@ class _Auditor:
         wrong = [line.removeprefix("error: ") for line in said if line.startswith("error: ")]
         if wrong:
             raise ValueError(wrong[0])
-        last = one_line(lines[-1]) if lines else "it said nothing"
-        raise RankError(next((line for line in said if line.startswith("failed: ")), last).removeprefix("failed: "))
+        failed = [line.removeprefix("failed: ") for line in said if line.startswith("failed: ")]
+        raise RankError([*failed, f"the ranks have ended: {_last_words(lines)}"][0])
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """Of a launcher, whose ranks have said nothing: the line that names a signal, or the last one."""
+    named = [line for line in lines if re.search(r"signal \d+", line, re.IGNORECASE)]
+    return one_line([*named, *lines[-1:], "nothing was said"][0])
 
 
 def _links(about: Sequence[Any]) -> dict[Pair, str]:

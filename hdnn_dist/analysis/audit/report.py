@@ -11,8 +11,8 @@ from hdnn_dist.support.markdown import Row, padded_table
 MOST_LISTED = 100  # rows of the edges; JSON has all
 # What no look from outside can see, whatever is found.
 NEVER_SEEN = (
-    "memory of GPUs, RDMA, files on disk and pipes; reading another process's memory (process_vm_readv), which leaves "
-    "no trace"
+    "memory of GPUs, RDMA, files on disk and pipes; what processes hold that a rank has started; reading another "
+    "process's memory (process_vm_readv), which leaves no trace"
 )
 SUM = "Layers and readout, each run alone, add up to the whole pass, edge by edge."
 MPI_CHANGED = (
@@ -105,8 +105,8 @@ def _beside(audit: Audit) -> list[str]:
     idle, seen = [pair for pair, _ in _rows(audit) if _idle(audit, pair)], audit.observed
     met = sum(at.tcp for at in seen.meeting.values())
     carried = sum(at.carried or 0 for at in seen.meeting.values())
-    lines = [f"{met} TCP connections where torchrun's ranks meet, {carried} bytes in the steps"] * bool(met)
-    lines += [f"{len(idle)} pairs off the graph that MPI connects at its start, 0 bytes in the steps"] * bool(idle)
+    lines = [f"where torchrun's ranks meet, {met} TCP, {carried} bytes in the steps"] * bool(met)
+    lines += [f"pairs off the graph that MPI connects at its start, {len(idle)}, 0 bytes in the steps"] * bool(idle)
     lines += [f"rank {rank} with {whom}, {number} connections" for (rank, whom), number in sorted(seen.beside.items())]
     return ["", *(f"no edge: {line}" for line in lines)]
 
@@ -120,10 +120,12 @@ def _idle(audit: Audit, pair: Pair) -> bool:
 
 def _notes(audit: Audit) -> list[str]:
     messages, sent = audit.accounts.wire
-    carried = [seen.carried for seen in audit.observed.pairs.values() if seen.carried is not None]
+    seen = audit.observed.pairs.values()
+    arrived = sum(at.carried or 0 for at in seen)
+    more = f", {(arrived - sent) / messages:.3g} a message more" if messages and arrived > sent else ""
     lines = [
         f"The ledger has seen {messages:,} messages of {sent:,} bytes leave the ranks (a block that several agents of "
-        f"a rank read goes once); {sum(carried):,} bytes came by TCP, with the transport's headers."
+        f"a rank read goes once). {arrived:,} bytes came by TCP{more}."
     ]
     lines += [f"note: {MPI_CHANGED}"] * (audit.plan.transport == "mpi")
     return [*lines, *(f"not judged: {line}" for line in (*audit.observed.not_judged, NEVER_SEEN))]
