@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import product
+
+from hdnn_dist.bench.launching import LAUNCHERS, LINKS
+from hdnn_dist.support.arguments import named, whole
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,16 @@ MEMORY = Sweep(
     quick=(Case(8, 4, 4, 500), Case(8, 4, 8, 500)),
 )
 STORED = Sweep(full=(Case(8, 8, 256, 4000),), quick=(Case(8, 4, 8, 500),))
+# between ranks, of 2 and of 8; the second is the network of launch/configs/double_circles_ring8.toml
+RANKS = Sweep(
+    full=(Case(512, 16, 16, 128), Case(64, 16, 16, 128), Case(8, 2, 32, 125)),
+    quick=(Case(8, 4, 2, 8),),
+)
+RING_OF_8 = Sweep(full=(Case(8, 2, 32, 125),), quick=())
+GRID = Sweep(
+    full=tuple(Case(*sizes, 128) for sizes in product((8, 64, 512), (2, 16), (2, 16, 64))),
+    quick=(Case(8, 2, 2, 8), Case(8, 4, 2, 8)),
+)
 LOOP = Sweep(full=(Case(8, 2, 64, 125),), quick=(Case(8, 2, 4, 8),))
 
 
@@ -92,14 +106,27 @@ QUICK = Effort(rounds=2, block_seconds=0.0)
 class Options:
     """What was asked for. ``given``: cases in place of a benchmark's own.
 
-    Raises ``ValueError`` for more threads than there are cores, or fewer than one.
+    Of ranks, empty for a benchmark's own: ``ranks``, how many; ``launchers``, which start them; ``links``, that they
+    ask for; ``grid``: small and large cases, in place of others.
+    Raises ``ValueError`` for more threads than there are cores, or fewer than one, fewer than two ranks, and unknown
+    names.
     """
 
     threads: int
     quick: bool = False
     given: tuple[Case, ...] = ()
+    ranks: tuple[int, ...] = ()
+    launchers: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    grid: bool = False
 
     def __post_init__(self) -> None:
+        for number in self.ranks:
+            whole("ranks", number, least=2)
+        for name in self.launchers:
+            named("launcher", name, LAUNCHERS)
+        for name in self.links:
+            named("links", name, dict.fromkeys(LINKS))
         if not 1 <= self.threads <= cores():
             raise ValueError(f"threads is {self.threads}: expected 1 to {cores()}, the cores of this machine")
 

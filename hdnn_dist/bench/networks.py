@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 from hdnn_dist.bench.cases import Case
 from hdnn_dist.exchange.connect import connect
-from hdnn_dist.exchange.placement import place
+from hdnn_dist.exchange.placement import Agents, place
+from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
 
 
-def build(case: Case, **network: Any) -> HDNN:
-    """H2 with all agents in this process; the time T is 1 at any depth. ``network``: arguments of ``HDNN``."""
-    agents = place(CommunicationGraph.ring(case.agents), connect("local"))
+def build(case: Case, world: World | None = None, **network: Any) -> HDNN:
+    """H2 with its agents on the ranks of ``world``, by default all in this process; the time T is 1 at any depth.
+
+    ``network``: arguments of ``HDNN``.
+    """
+    agents = place(CommunicationGraph.ring(case.agents), world or connect("local"))
     return HDNN(agents, case.features, case.layers, step=1.0 / case.layers, **network)
 
 
@@ -25,6 +29,12 @@ def fixed_pair(case: Case, dtype: torch.dtype = torch.float32) -> tuple[Tensor, 
     """The input and the gradient of the output, (batch, agents * features) each, the same in every run."""
     generator = torch.Generator().manual_seed(0)
     x, g = torch.randn(2, case.batch, case.agents * case.features, generator=generator, dtype=dtype)
+    return x, g
+
+
+def local_pair(case: Case, agents: Agents) -> tuple[Tensor, Tensor]:
+    """The columns of ``fixed_pair`` of the agents of this rank, (batch, local features) each."""
+    x, g = (tensor.view(case.batch, case.agents, -1)[:, agents.local].flatten(1) for tensor in fixed_pair(case))
     return x, g
 
 

@@ -24,8 +24,13 @@ class Report:
 
     @property
     def kernels(self) -> str:
-        """The kernels that its rows ran on."""
-        return ", ".join(dict.fromkeys(str(row["kernel"]) for row in self.rows))
+        """The kernels that its rows ran on; empty where they ran on none."""
+        return ", ".join(dict.fromkeys(str(row["kernel"]) for row in self.rows if "kernel" in row))
+
+    @property
+    def head(self) -> str:
+        """What every figure depends on, in one line."""
+        return f"{machine()}, kernel {self.kernels}" if self.kernels else machine()
 
     def table(self) -> str:
         """A Markdown table, padded so that it reads as plain text; columns without any value are left out."""
@@ -33,7 +38,7 @@ class Report:
 
 
 def machine() -> str:
-    """What every figure depends on, in one line."""
+    """The processor and the versions of what runs on it."""
     return f"{processor()}, {cores()} cores, torch {torch.__version__}, Python {platform.python_version()}"
 
 

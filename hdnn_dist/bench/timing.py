@@ -41,10 +41,10 @@ class Timing:
 
 def in_turns(steps: Sequence[Step], effort: Effort) -> list[Timing]:
     """Time each function: a call that does not count, then block after block of calls, A B A B ..."""
-    repetitions = [_repetitions(step, effort.block_seconds) for step in steps]
+    number = [_repetitions(step, effort.block_seconds) for step in steps]
     seconds: list[list[float]] = [[] for _ in steps]
     for _ in range(effort.rounds):
-        for step, times, taken in zip(steps, repetitions, seconds, strict=True):
+        for step, times, taken in zip(steps, number, seconds, strict=True):
             taken += [seconds_of(step) for _ in range(times)]
     return [Timing(taken) for taken in seconds]
 
@@ -59,7 +59,12 @@ def seconds_of(step: Step) -> float:
 def _repetitions(step: Step, block_seconds: float) -> int:
     """Calls that fill a block, after one that allocates and compiles."""
     step()
-    return int(np.clip(block_seconds / seconds_of(step), 1, MOST_REPETITIONS))
+    return repetitions(seconds_of(step), block_seconds)
+
+
+def repetitions(seconds: float, block_seconds: float, most: int = MOST_REPETITIONS) -> int:
+    """Calls of so many seconds each that fill a block."""
+    return int(np.clip(block_seconds / seconds, 1, most))
 
 
 @contextmanager

@@ -1,0 +1,27 @@
+"""What benchmarks ask of the links between ranks: how to choose them, which were taken, and how long a rank has waited.
+
+The only file here that knows how the exchange says so.
+"""
+
+from __future__ import annotations
+
+from hdnn_dist.exchange.connect import connect
+from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.exchange.world import World
+
+TIMEOUT = 60.0  # seconds
+
+
+def joined(transport: str, links: str) -> World:
+    """The world of this rank, whose tensors are on the CPU; ``links``: "auto" or "network"."""
+    return connect(transport, device="cpu", timeout=TIMEOUT)
+
+
+def link_of(agents: Agents) -> str:
+    """The links from this rank to its peers, each named once; empty for a rank without peers."""
+    return "" if agents.world.size == 1 else agents.world.transport.removeprefix("c10d (").removesuffix(")")
+
+
+def waited(agents: Agents) -> float | None:
+    """Seconds that this rank has waited for others in exchanges so far; ``None`` where nobody counts them."""
+    return None
