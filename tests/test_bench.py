@@ -31,7 +31,10 @@ COLUMNS = {
     "agents": MEASURED | {"microseconds_per_agent_layer", "ratio", "build_seconds"},
     "depth": MEASURED | {"microseconds_per_layer", "ratio"},
     "threads": MEASURED | {"threads_speedup"},
+    "ranks": TIMED | {"ranks", "launcher", "links", "link", "speedup", "least_waiting_share", "most_waiting_share"},
+    "exchange": {"launcher", "links", "link", "bytes", "microseconds", "raw_microseconds", "ratio"},
 }
+ONE_GROUP = {name: ["--launcher", "torchrun", "--links", "auto"] for name in ("ranks", "exchange")}
 SMALL = Case(8, 4, 3, 5)
 
 
@@ -50,7 +53,7 @@ class TestCommand:
     def test_every_benchmark_runs_and_has_its_columns(self, name: str) -> None:
         if name == "memory" and sys.platform != "linux":
             pytest.skip("reads and resets the peak in /proc")
-        rows = rows_of(name, "--quick")
+        rows = rows_of(name, "--quick", *ONE_GROUP.get(name, []))
         assert rows
         assert all(row.keys() >= COLUMNS[name] for row in rows)
         assert all(row.keys() == rows[0].keys() for row in rows)
@@ -82,6 +85,12 @@ class TestCommand:
             (["step", "--case", "8x2x4"], "case '8x2x4': expected AGENTSxFEATURESxLAYERSxBATCH"),
             (["depth", "--case", "8x2x0x4"], "case '8x2x0x4': expected"),
             (["step", "--case", "2x2x4x8"], "ring:2"),
+            (["ranks", "--ranks", "1"], "ranks is 1: expected a whole number of at least 2"),
+            (["ranks", "--launcher", "mpirum"], "unknown launcher 'mpirum': there are torchrun, mpiexec"),
+            (["exchange", "--links", "netwrok"], "unknown links 'netwrok': did you mean 'network'?"),
+            (["step", "--ranks", "2"], "--ranks says nothing to 'bench step': leave it out"),
+            (["exchange", "--case", "8x2x4x8"], "--case says nothing to 'bench exchange': leave it out"),
+            (["ranks", "--case", "2x2x4x8"], "2x2x4x8: ring:2"),
             (["step", "--case", "8x3x4x8"], "agent 0 has 3 features"),
         ],
     )

@@ -36,7 +36,7 @@ WORDS = st.one_of(
         ["--seeds", "--jobs", "--out", "--data-root", "--threads", "local", "c10d", "mpi", "counterexample"]
     ),
 )
-HEAVY = {"step", "loop", "memory", "agents", "depth", "threads", "controls"}  # what measures for minutes
+HEAVY = {"step", "loop", "memory", "agents", "depth", "threads", "ranks", "exchange", "controls"}  # minutes
 
 
 def run(arguments: list[str]) -> tuple[int, str]:

@@ -82,7 +82,7 @@ RANKS = Sweep(
     full=(Case(512, 16, 16, 128), Case(64, 16, 16, 128), Case(8, 2, 32, 125)),
     quick=(Case(8, 4, 2, 8),),
 )
-RING_OF_8 = Sweep(full=(Case(8, 2, 32, 125),), quick=())
+RING_OF_8 = Sweep(full=(Case(8, 2, 32, 125),), quick=(Case(8, 2, 2, 8),))
 GRID = Sweep(
     full=tuple(Case(*sizes, 128) for sizes in product((8, 64, 512), (2, 16), (2, 16, 64))),
     quick=(Case(8, 2, 2, 8), Case(8, 4, 2, 8)),

@@ -20,10 +20,16 @@ FIRST_TRIPS, MOST_TRIPS = 10, 100_000
 
 
 def one_way(options: Options, tell: Tell) -> Report:
-    """A row for each launcher, link and size, in microseconds: half of a round trip, both forms in turns."""
+    """A row for each launcher, link and size, in microseconds: half of a round trip, both forms in turns.
+
+    ``OSError`` where nothing could be measured.
+    """
     with Groups(options.threads) as groups:
         rows = [row for kind in kinds(2, options) for row in _rows(kind, groups, options, tell)]
-    return Report(rows, [*left_out(options), *groups.notes])
+    notes = [*left_out(options), *groups.notes]
+    if not rows:
+        raise OSError("; ".join(notes))
+    return Report(rows, notes)
 
 
 def _rows(kind: Kind, groups: Groups, options: Options, tell: Tell) -> Iterator[Row]:

@@ -63,7 +63,10 @@ class Line:
 
 
 class Group:
-    """Starts the ranks; ``close`` ends them. Raises ``GroupError`` where they do not come."""
+    """Starts the ranks; ``close`` ends them. Raises ``GroupError`` where they do not come.
+
+    ``process``: that of their launcher.
+    """
 
     def __init__(self, kind: Kind, threads: int) -> None:
         self._lines: list[Line] = []
@@ -74,7 +77,7 @@ class Group:
             server.listen(kind.ranks)
             server.settimeout(LOOK_SECONDS)
             self._said = folder / "said"
-            self._process = self._start(kind, threads, folder)
+            self.process = self._start(kind, threads, folder)
             stack.callback(self._end)
             self._accept(server, kind.ranks)
             self._answers()
@@ -119,7 +122,7 @@ class Group:
                 connection, _ = server.accept()
                 connection.settimeout(ANSWER_SECONDS)
                 self._lines.append(Line(connection))
-            if self._process.poll() is not None:
+            if self.process.poll() is not None:
                 raise self._ended()
             if time.monotonic() - began > START_SECONDS:
                 raise GroupError(f"{len(self._lines)} of {ranks} ranks have come within {START_SECONDS:g} s")
@@ -142,7 +145,7 @@ class Group:
     def _ended(self) -> GroupError:
         """With the last line that the group has said for itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
+            self.process.wait(END_SECONDS)
         lines = [line for line in self._said.read_text(errors="replace").splitlines() if line.strip()]
         own = [line for line in lines if line.startswith("hdnn-dist: ")]
         return GroupError(f"a rank has ended: {(own or lines or ['it said nothing'])[-1]}")
@@ -151,7 +154,7 @@ class Group:
         for line in self._lines:
             line.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(END_SECONDS)
+            self.process.wait(END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()

@@ -53,23 +53,21 @@ def beside_one_process(options: Options, tell: Tell) -> Report:
     """A row for one process and one for every group of ranks, case by case; what fails is noted."""
     rows: list[Row] = []
     notes = left_out(options)
-    for number, cases in _plan(options).items():
+    for number, cases in plan(options).items():
         with Groups(options.threads) as groups:
             rows += [row for case in cases for row in _rows(case, number, groups, options, tell)]
         notes += groups.notes
     return Report(rows, notes)
 
 
-def _plan(options: Options) -> dict[int, tuple[Case, ...]]:
-    """The cases by the number of ranks."""
-    if options.grid or options.given:
-        return {number: options.cases(GRID) for number in options.ranks or (2,)}
-    planned = {number: options.cases(_sweep(number)) for number in options.ranks or SWEEPS}
-    return {number: cases for number, cases in planned.items() if cases}
+def plan(options: Options) -> dict[int, tuple[Case, ...]]:
+    """The cases to measure, by the number of ranks."""
+    fewest = options.grid or options.given or options.quick
+    return {number: options.cases(_sweep(number, options)) for number in options.ranks or ((2,) if fewest else SWEEPS)}
 
 
-def _sweep(ranks: int) -> Sweep:
-    return SWEEPS.get(ranks, RANKS)
+def _sweep(ranks: int, options: Options) -> Sweep:
+    return GRID if options.grid else SWEEPS.get(ranks, RANKS)
 
 
 def _rows(case: Case, ranks: int, groups: Groups, options: Options, tell: Tell) -> list[Row]:

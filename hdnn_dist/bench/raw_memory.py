@@ -64,8 +64,11 @@ def _receive(rows, box, flag, number):
 
 
 @njit(nogil=True)
-def _run(rows, boxes, flags, rank, done, times):
-    """``rows``: (words,); ``boxes``: (2, words), of rank 0 and of rank 1; ``flags``: (2,) addresses."""
+def trade(rows, boxes, flags, rank, done, times):
+    """Round trips of one rank, after ``done`` others.
+
+    ``rows``: (words,); ``boxes``: (2, words), of rank 0 and of rank 1; ``flags``: (2,) addresses.
+    """
     for number in range(done + 1, done + times + 1):
         if rank == 0:
             _send(rows, boxes[0], flags[0], number)
@@ -85,7 +88,7 @@ def round_trips(path: str, rank: int, size: int) -> Callable[[int], None]:
 
     def run(times: int) -> None:
         nonlocal done
-        _run(rows, boxes, lines, rank, done, times)
+        trade(rows, boxes, lines, rank, done, times)
         done += times
 
     return run

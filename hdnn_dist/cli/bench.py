@@ -46,7 +46,7 @@ def bench(
     grid: Annotated[
         bool, typer.Option("--grid", help="Of 'ranks': 8 to 512 agents x 2, 16 features x 2 to 64 layers, links auto.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of rows, nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print rows alone; notes go to standard error.")] = False,
 ) -> None:
     """Measure training steps (forward and backward of H2 on a ring, float32) and print a Markdown table.
 
@@ -97,6 +97,8 @@ def _progress() -> Iterator[Tell]:
 def _print(report: Report, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report.rows, indent=2))
+        for note in report.notes:
+            typer.echo(note, err=True)
         return
     console.print(f"{report.head}\n", highlight=False)
     console.print(report.table(), highlight=False)
