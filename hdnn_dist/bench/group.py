@@ -24,7 +24,7 @@ from hdnn_dist.support.arguments import one_line
 Answer = dict[str, Any]
 START_SECONDS = 180.0  # until all ranks have connected
 ANSWER_SECONDS = 900.0
-END_SECONDS = 10.0  # until a group that was let go is killed
+END_SECONDS = 5.0  # until a group that was let go is killed
 LOOK_SECONDS = 0.2
 
 
@@ -50,7 +50,7 @@ class Line:
     def hear(self) -> Answer:
         """A line from it. ``EOFError`` where it has gone, ``TimeoutError`` where it says nothing."""
         line = self._stream.readline()
-        if not line:
+        if not line.endswith("\n"):
             raise EOFError
         answer: Answer = json.loads(line)
         return answer
@@ -80,6 +80,7 @@ class Group:
             self.process = self._start(kind, threads, folder)
             stack.callback(self._end)
             self._accept(server, kind.ranks)
+            (folder / "orders").unlink()  # nobody else comes
             self._answers()
             self._resources = stack.pop_all()
 
@@ -123,24 +124,29 @@ class Group:
                 connection.settimeout(ANSWER_SECONDS)
                 self._lines.append(Line(connection))
             if self.process.poll() is not None:
+                self._answers()  # a rank may have said why
                 raise self._ended()
             if time.monotonic() - began > START_SECONDS:
                 raise GroupError(f"{len(self._lines)} of {ranks} ranks have come within {START_SECONDS:g} s")
 
     def _answers(self) -> list[Answer]:
-        answers = [self._answer(line) for line in self._lines]
+        """Of all ranks; where one has said what failed, that is raised, whoever else has ended with it."""
+        heard = [self._answer(line) for line in self._lines]
+        answers = [answer for answer in heard if answer is not None]
         for answer in answers:
             if "error" in answer:
                 raise GroupError(answer["error"], answer["wrong_input"])
+        if len(answers) < len(heard):
+            raise self._ended()
         return sorted(answers, key=lambda answer: int(answer["rank"]))
 
-    def _answer(self, line: Line) -> Answer:
+    def _answer(self, line: Line) -> Answer | None:
         try:
             return line.hear()
         except TimeoutError as error:
             raise GroupError(f"a rank has not answered for {ANSWER_SECONDS:g} s") from error
-        except (EOFError, OSError) as error:
-            raise self._ended() from error
+        except (EOFError, OSError):
+            return None
 
     def _ended(self) -> GroupError:
         """With the last line that the group has said for itself."""

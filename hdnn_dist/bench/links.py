@@ -9,12 +9,10 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.world import World
 
-TIMEOUT = 60.0  # seconds
-
 
 def joined(transport: str, links: str) -> World:
     """The world of this rank, whose tensors are on the CPU; ``links``: "auto" or "network"."""
-    return connect(transport, device="cpu", timeout=TIMEOUT)
+    return connect(transport, device="cpu")
 
 
 def link_of(agents: Agents) -> str:
