@@ -71,8 +71,9 @@ class Hosts:
         self._stack.close()
 
     def on(self, host: int, *kinds: str) -> list[str]:
-        """What a command line starts with to run on a host: in all its namespaces, or in those ``kinds`` of them."""
-        return ["nsenter", "--target", str(self.pids[host]), *([f"--{kind}" for kind in kinds] or ["--all"]), "--"]
+        """What a command line starts with to run here on a host: in its namespaces, or those ``kinds`` of them."""
+        into = [f"--{kind}" for kind in kinds] or ["--all"]
+        return ["nsenter", "--target", str(self.pids[host]), *into, "--", "env", f"--chdir={os.getcwd()}"]
 
 
 @contextlib.contextmanager

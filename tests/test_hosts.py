@@ -22,8 +22,9 @@ import failures
 import hosts
 import pytest
 from hosts import PORTS, Hosts, Switch, address, name
-from jobs import mpiexec, started
+from jobs import BIN, mpiexec, started
 
+ROOT = Path(__file__).parents[1]
 COUNT = 4
 RING = {frozenset((host, (host + 1) % COUNT)) for host in range(COUNT)}
 ALL = {frozenset((a, b)) for a in range(COUNT) for b in range(a)}
@@ -167,6 +168,35 @@ def test_a_slow_link_that_loses_packets_changes_nothing_but_the_time(undisturbed
     assert summary["seconds_per_step"] > undisturbed["seconds_per_step"]
     same = [key for key in summary if not key.startswith("seconds")]
     assert {key: summary[key] for key in same} == {key: undisturbed[key] for key in same}  # bit for bit
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_starts_torchrun_on_all_hosts(alone: dict, tmp_path: Path) -> None:
+    """Something in the place of srun starts them. torchrun opens a port of its own choice on the first host."""
+    job = [str(ROOT / "launch" / "slurm_torchrun.sh"), *training(tmp_path / "run", "timeout=60")[3:]]
+    links, here = RING | {frozenset((0, 2))}, ["env", f"--chdir={ROOT}"]
+    with Hosts(COUNT, links) as network, started([*here, *job], slurm(network, tmp_path)) as process:
+        (said,) = ended([process])
+    assert process.returncode == 0, said
+    assert not network.switch.refused
+    check_same(json.loads((tmp_path / "run" / "summary.json").read_text()), alone, 2 * COUNT)
+
+
+def slurm(network: Hosts, folder: Path) -> dict[str, str]:
+    """The variables of a job of Slurm on these hosts, with srun and scontrol."""
+    everywhere = [f'{shlex.join(network.on(host))} --chdir="$PWD" "$@" &' for host in range(COUNT)]
+    options = 'while [ "${1#--}" != "$1" ]; do shift; done'
+    waits = ["wait -n || exit" for _ in range(COUNT)]
+    for tool, lines in {"srun": [options, *everywhere, *waits], "scontrol": [f"echo {name(0)}"]}.items():
+        (folder / tool).write_text("\n".join(["#!/bin/bash", *lines, ""]))
+        (folder / tool).chmod(0o755)
+    about = {
+        "SLURM_JOB_ID": str(PORTS[0] - 20000),
+        "SLURM_JOB_NUM_NODES": str(COUNT),
+        "SLURM_JOB_NODELIST": "host[0-3]",
+    }
+    path = {"PATH": f"{folder}:{BIN}:{os.environ['PATH']}", "VIRTUAL_ENV": str(BIN.parent)}
+    return {**os.environ, **path, **about, "SLURM_CPUS_PER_TASK": "2", "OMP_NUM_THREADS": "1"}
 
 
 def fail(how: str, folder: Path, between: Callable[[Switch], object], *settings: str) -> list[str]:

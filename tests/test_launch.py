@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from jobs import BIN, mpiexec, run
+
+from hdnn_dist.cli import app
+from hdnn_dist.training.config import load_config
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["dtype=float64", "epochs=2", "network.layers=4", "data.samples=400"]
 FULL = ["dtype=float64", "epochs=2"]
+LAUNCH = ROOT / "launch"
+SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 JOBS = {"local": 1, "torchrun 2": 2, "torchrun 8": 8, "mpiexec 2": 2}
 
 
@@ -63,13 +72,105 @@ def test_launch_scripts(script: str, tmp_path: Path) -> None:
     """The scripts of launch/ start the config files beside them, and pass overrides on."""
     mpiexec()
     settings = [word for key in [*SMALL, "epochs=1"] for word in ("--set", key)]
-    config = ROOT / "launch" / "configs" / "double_circles_ring8.toml"
+    config = LAUNCH / "configs" / "double_circles_ring8.toml"
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "VIRTUAL_ENV": str(BIN.parent)}
-    command = [str(ROOT / "launch" / script), "2", str(config), *settings, "--run-dir", str(tmp_path)]
+    command = [str(LAUNCH / script), "2", str(config), *settings, "--run-dir", str(tmp_path)]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert process.returncode == 0, process.stderr
     assert json.loads((tmp_path / "summary.json").read_text())["ranks"] == 2
     assert subprocess.run(command[:1], capture_output=True).returncode == 2
+
+
+def test_the_script_for_slurm_starts_ranks_of_mpi(tmp_path: Path) -> None:
+    """Something in the place of srun: it leaves out srun's options, and starts two ranks."""
+    (tmp_path / "srun").write_text(f"""#!/bin/sh
+while [ "${{1#--}}" != "$1" ]; do shift; done
+exec {mpiexec()} -n 2 "$@"
+""")
+    (tmp_path / "srun").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{BIN}:{os.environ['PATH']}", "VIRTUAL_ENV": str(BIN.parent)}
+    settings = [word for key in [*SMALL, "epochs=1"] for word in ("--set", key)]
+    command = [str(LAUNCH / "slurm_mpi.sh"), *settings, "--run-dir", str(tmp_path / "run")]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["ranks"] == 2
+    assert subprocess.run(command[:1], capture_output=True).returncode == 2
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_scripts_are_sound(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert os.access(script, os.X_OK)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_examples_at_the_head_of_a_script_are_right(script: Path) -> None:
+    examples = re.findall(r"^#   .*?(launch/configs/.*)$", script.read_text(), flags=re.MULTILINE)
+    assert examples
+    for example in examples:
+        check_arguments(shlex.split(example))
+
+
+def check_arguments(arguments: list[str]) -> None:
+    """``hdnn-dist train`` takes them, and finds a config that is right."""
+    train = typer.main.get_command(app).commands["train"]
+    given = train.make_context("train", arguments).params
+    load_config(ROOT / given["config"], given["overrides"])
+
+
+def manifest(name: str) -> dict:
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
+    return yaml.safe_load((LAUNCH / name).read_text())
+
+
+def containers(job: dict) -> Iterator[dict]:
+    """Of all replicas of a job of Kubeflow."""
+    for replicas in job["spec"][REPLICAS[job["kind"]]].values():
+        assert replicas["replicas"] >= 1
+        assert replicas["restartPolicy"] == "Never"
+        yield from replicas["template"]["spec"]["containers"]
+
+
+REPLICAS = {"PyTorchJob": "pytorchReplicaSpecs", "MPIJob": "mpiReplicaSpecs"}
+TRAIN = ["-m", "hdnn_dist", "train"]
+
+
+def check_mounts(pods: dict) -> None:
+    """Ranks write where --run-dir is, and all of them to the same volume."""
+    (container,) = pods["spec"]["containers"]
+    (mount,), (volume,) = container["volumeMounts"], pods["spec"]["volumes"]
+    assert mount["name"] == volume["name"]
+    assert mount["mountPath"] == "/runs"
+    assert volume["persistentVolumeClaim"]["claimName"]
+
+
+def test_the_manifest_of_torchrun() -> None:
+    job = manifest("kubernetes_torchrun.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v1", "PyTorchJob")
+    (container,), policy = containers(job), job["spec"]["elasticPolicy"]
+    workers = job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert policy["minReplicas"] == policy["maxReplicas"] == workers["replicas"]
+    assert (policy["rdzvBackend"], policy["maxRestarts"]) == ("c10d", 0)
+    assert job["spec"]["nprocPerNode"] == container["resources"]["limits"]["cpu"]  # text both
+    assert (container["name"], container["command"], container["args"][:3]) == ("pytorch", ["torchrun"], TRAIN)
+    check_arguments(container["args"][3:])
+    check_mounts(workers["template"])
+
+
+def test_the_manifest_of_mpi() -> None:
+    job = manifest("kubernetes_mpi.yaml")
+    assert (job["apiVersion"], job["kind"]) == ("kubeflow.org/v2beta1", "MPIJob")
+    spec, (launcher, worker) = job["spec"], containers(job)
+    workers = spec["mpiReplicaSpecs"]["Worker"]
+    assert spec["mpiImplementation"] == "MPICH"
+    assert launcher["command"] == ["mpiexec", "-n", str(workers["replicas"] * spec["slotsPerWorker"])]
+    assert str(spec["slotsPerWorker"]) == worker["resources"]["limits"]["cpu"]
+    assert launcher["image"] == worker["image"]
+    assert launcher["args"][:6] == ["python", "-m", "mpi4py", *TRAIN]
+    check_arguments(launcher["args"][6:])
+    check_mounts(workers["template"])
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", "mpiexec"])
