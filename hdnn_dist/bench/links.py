@@ -17,9 +17,9 @@ def joined(transport: str, links: str) -> World:
 
 def link_of(agents: Agents) -> str:
     """The links from this rank to its peers, each named once; empty for a rank without peers."""
-    return "" if agents.world.size == 1 else agents.world.transport.removeprefix("c10d (").removesuffix(")")
+    return ", ".join(sorted(set(agents.links.values())))
 
 
-def waited(agents: Agents) -> float | None:
-    """Seconds that this rank has waited for others in exchanges so far; ``None`` where nobody counts them."""
-    return None
+def waited(agents: Agents) -> float:
+    """Seconds that this rank has waited for others in exchanges so far."""
+    return agents.waited

@@ -6,6 +6,7 @@ open; it returns a function that makes so many round trips, or ``None`` where th
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from hdnn_dist.bench.links import link_of
+from hdnn_dist.exchange.links import SHARED
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.world import Channel
 
@@ -22,7 +24,12 @@ Form = Callable[[Agents, int, str], RoundTrips | None]
 
 
 def exchange(agents: Agents, size: int, memory: str) -> RoundTrips:
-    """Two channels, there and back; what is packed before and unpacked after is not in it."""
+    """As compiled passes do it over shared memory; elsewhere two channels, there and back.
+
+    What is packed before and unpacked after is not in it.
+    """
+    if link_of(agents) == SHARED:
+        return importlib.import_module("hdnn_dist.bench.ring_trade").round_trips(agents, size)  # type: ignore[no-any-return]
     there, back = _channel(agents, 0, size), _channel(agents, 1, size)
 
     def run(times: int) -> None:
@@ -38,7 +45,7 @@ def _channel(agents: Agents, sender: int, size: int) -> Channel:
     route = agents.ledger.route(np.array([[sender, 1 - sender]]), np.array([1]))
     rank = agents.world.rank
     part = {1 - rank: torch.zeros(1, size, dtype=torch.uint8)}
-    return agents.world.channel(route, *((part, {}) if rank == sender else ({}, part)))
+    return agents.channel(route, *((part, {}) if rank == sender else ({}, part)))
 
 
 def raw(agents: Agents, size: int, memory: str) -> RoundTrips | None:
@@ -94,5 +101,5 @@ def shared_memory(agents: Agents, size: int, memory: str) -> RoundTrips | None:
     return round_trips(memory, agents.world.rank, size)
 
 
-RAW: dict[str, Form] = {"gloo": gloo, "mpi": mpi, "shared memory": shared_memory}
+RAW: dict[str, Form] = {"gloo": gloo, "mpi": mpi, SHARED: shared_memory}
 FORMS: dict[str, Form] = {"exchange": exchange, "raw": raw}

@@ -53,7 +53,7 @@ class Rank:
         before = waited(self._agents)
         seconds = [seconds_of(self._step) for _ in range(times)]
         after = waited(self._agents)
-        return {"seconds": seconds, "waited": None if before is None or after is None else after - before}
+        return {"seconds": seconds, "waited": after - before}
 
     def ping_pong(self, size: int, memory: str) -> Answer:
         """Make the ping-pongs of messages of ``size`` bytes; ``memory``: that both ranks can open, for a raw one."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from hdnn_dist.analysis.audit.meeting import STEPPED, TOLD, WARM, Meeting
 from hdnn_dist.exchange.connect import connect
-from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.world import World
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
@@ -39,15 +38,7 @@ def audited(job: Job, meeting: Meeting, steps: int) -> None:
 
 def join(transport: str, links: str, timeout: float) -> World:
     """As ``connect``; ``links``: "auto" or "network"."""
-    return connect(transport, timeout=timeout)
-
-
-def links(agents: Agents) -> dict[int, str]:
-    """Peer rank -> what carries the edges between it and this rank."""
-    other = agents.owner[agents.graph.edges]
-    own = agents.world.rank
-    peers = np.unique(other[(other == own).any(axis=1)])
-    return {int(peer): agents.world.transport for peer in peers if peer != own}
+    return connect(transport, timeout=timeout, links=links)
 
 
 def _about(job: Job) -> dict[str, Any]:
@@ -57,7 +48,7 @@ def _about(job: Job) -> dict[str, Any]:
         "transport": job.agents.world.transport,
         "kernel": job.net.kernel_for(1),
         "owner": job.agents.owner.tolist(),
-        "links": links(job.agents),
+        "links": job.agents.links,
     }
 
 

@@ -36,7 +36,7 @@ SPINS = 200  # looks before others on this core are given way
 YIELDS = 200  # times that they are, before Python looks whether the other rank still lives
 RING = np.dtype([(name, np.int64) for name in ["address", "stride", "slots"]])
 PARCEL = np.dtype([("ring", RING), ("data", np.int64), ("bytes", np.int64), ("done", np.int64)])
-ARRIVED, NOT_YET, MISFIT = 0, 1, 2
+MOST_WAITS = 1 << 20
 
 
 @njit(**INLINE)
@@ -131,3 +131,25 @@ def receive_parcels(parcels, waited):
             release(parcel.ring)
             parcel.done = 1
     return -1, np.int64(0)
+
+
+@called
+def trade(leaving, arriving, first, times, waited):
+    """So many round trips of a parcel, which one of two ranks begins (``first``); whether the other one answered."""
+    for _ in range(times):
+        for sending in (first, not first):
+            parcel = leaving[0] if sending else arriving[0]
+            patience = MOST_WAITS
+            while not (is_free(parcel.ring) if sending else arrived_slot(parcel.ring) != 0):
+                if patience == 0:
+                    return False
+                patience -= 1
+                wait(parcel.ring, sending, waited)
+            if sending:
+                slot = next_slot(parcel.ring)
+                copy_bytes(slot, parcel.data, parcel.bytes)
+                send(parcel.ring, slot, parcel.bytes)
+            else:
+                copy_bytes(parcel.data, arrived_slot(parcel.ring), parcel.bytes)
+                release(parcel.ring)
+    return True
