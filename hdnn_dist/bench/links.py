@@ -12,7 +12,7 @@ from hdnn_dist.exchange.world import World
 
 def joined(transport: str, links: str) -> World:
     """The world of this rank, whose tensors are on the CPU; ``links``: "auto" or "network"."""
-    return connect(transport, device="cpu")
+    return connect(transport, device="cpu", links=links)
 
 
 def link_of(agents: Agents) -> str:

@@ -1,4 +1,4 @@
-"""The ping-pong of the project's own rings, as compiled passes use them: messages are sent and waited for in machine code."""
+"""The ping-pong of the project's own rings, as compiled passes use them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def round_trips(agents: Agents, size: int) -> Callable[[int], None]:
     rank, links = agents.world.rank, agents.rank_links
     segment, rows = links.segments[1 - rank], np.zeros(size, dtype=np.uint8)
     parcels = np.zeros(2, dtype=PARCEL)
-    parcels["ring"] = segment.sender(size, SLOTS), segment.receiver(size, SLOTS)
+    parcels[0]["ring"], parcels[1]["ring"] = segment.sender(size, SLOTS), segment.receiver(size, SLOTS)
     parcels["data"], parcels["bytes"] = rows.ctypes.data, size
 
     def run(times: int) -> None:
