@@ -64,9 +64,9 @@ def same_on_tree(tree: SumTree, facts: Facts) -> None:
         refuse_difference(name, [_decoded(row) for row in tree.collect(_encoded(tree, texts[name]))])
 
 
-def true_everywhere(tree: SumTree, truth: bool) -> bool:
-    """Whether something is true on every rank, all of which have to ask: costs one sum along the tree."""
-    return bool(tree.collect(_on_device(tree, int(truth))).all())
+def collected(tree: SumTree, numbers: Sequence[float]) -> Tensor:
+    """(ranks, n) the numbers of every rank, which all have to call it; on the CPU. Costs one sum along the tree."""
+    return tree.collect(_on_device(tree, numbers)).cpu()
 
 
 def told_by_root(tree: SumTree, text: str) -> str:
@@ -90,7 +90,7 @@ def _text(failure: Exception | None) -> str:
     return kind + one_line(failure or Exception())
 
 
-def _on_device(tree: SumTree, numbers: Sequence[int] | int) -> Tensor:
+def _on_device(tree: SumTree, numbers: Sequence[float] | int) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64, device=tree.agents.world.device)
 
 

@@ -89,14 +89,14 @@ class HaloBuffer:
         self._packed = self.data.new_empty(len(halo.send_rows), width)
         packed = {peer: self._packed[rows] for peer, rows in halo.send_slices.items()}
         halos = {peer: self.data[rows] for peer, rows in halo.halo_slices.items()}
-        self._gather = halo.agents.channel(halo.gather_route, sends=packed, receives=halos)
+        self.gathering = halo.agents.channel(halo.gather_route, sends=packed, receives=halos)
         self._scatter = halo.agents.channel(halo.scatter_route, sends=halos, receives=packed)
 
     def gather(self) -> None:
         """Fill the halo rows from the owners' local rows."""
         if len(self._packed):
             torch.index_select(self.local, 0, self._send_rows, out=self._packed)
-        self._gather.exchange(self._row_bytes)
+        self.gathering.exchange(self._row_bytes)
 
     def scatter_add(self) -> None:
         """Add the halo rows to the owners' local rows: the adjoint of ``gather``. The halo rows keep their values."""

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 SHARED = "shared memory"
 TRIED = (1 << 12, 4)  # bytes and slots of a ring that an edge begins with
 NAP, BEFORE_NAPS = 1e-3, 0.02  # seconds between two looks at another rank, after so many of waiting
+LOOKS, FEW_LOOKS = 200, 20  # the fewer where ranks of this machine share cores
 Pair = tuple[int, int]
 
 
 class Links:
-    """Of one rank. ``segments``: peer -> the memory that is shared with it; ``waited``: (1,) nanoseconds in exchanges.
+    """Of one rank. ``segments``: peer -> the memory that is shared with it; ``waited``: (2,) nanoseconds in exchanges
+    so far, and how often a message is looked for before others on this core are given way.
 
     For every other peer the transport's own network serves.
     """
@@ -39,7 +41,7 @@ class Links:
     def __init__(self, world: World) -> None:
         self.world = world
         self.segments: dict[int, Segment] = {}
-        self.waited = np.zeros(1, dtype=np.int64)
+        self.waited = np.array([0, LOOKS], dtype=np.int64)
         self._machines: list[str] | None = None
         self._tried: set[Pair] = set()
 
@@ -59,6 +61,8 @@ class Links:
     def _shared_machine(self, pair: Pair) -> bool:
         if self._machines is None:
             self._machines = self.world.texts(_own_machine(self.world))
+            if self._machines.count(self._machines[self.world.rank]) > len(os.sched_getaffinity(0)):
+                self.waited[1] = FEW_LOOKS
         if len(self._machines) < self.world.size:
             return False  # of a transport that tells no texts
         here, there = (self._machines[rank] for rank in pair)

@@ -55,6 +55,14 @@ class Exchanges(Protocol):
         ...
 
 
+def without_exchanges(code: np.ndarray) -> np.ndarray:
+    """(instructions,) the same, with nothing in the place of what other ranks are needed for."""
+    silent = code.copy()
+    exchanges = silent["op"] >= SEND
+    silent["op"][exchanges], silent["count"][exchanges] = ZERO, 0
+    return silent
+
+
 class Code:
     """Instructions, and the rows of a room that their buffers take; ``room``: how many so far."""
 

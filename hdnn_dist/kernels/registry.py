@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,9 +17,10 @@ from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
 from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
 from hdnn_dist.propagation.stepper import Propagator, Stepper
 from hdnn_dist.propagation.system import System
-from hdnn_dist.support.arguments import one_line, unknown
+from hdnn_dist.support.arguments import one_line, shown, unknown
 
 AUTO, PORTABLE = "auto", "torch"
+TILES = tuple(32 << n for n in range(6))  # columns
 
 
 class KernelWarning(UserWarning):
@@ -100,29 +101,46 @@ def check_kernel(kernel: str) -> None:
         raise unknown("kernel", kernel, kernel_names())
 
 
+def check_flight(flight: object) -> None:
+    """``ValueError`` for what says neither how wide tiles are and how many are in flight, nor nothing."""
+    known = isinstance(flight, tuple) and len(flight) == 2 and all(type(number) is int for number in flight)
+    if flight is not None and not (known and flight[0] in TILES and flight[1] >= 1):  # type: ignore[index]
+        raise ValueError(
+            f"flight is {shown(flight)}: expected the columns of a tile, {TILES[0]} to {TILES[-1]} and a power of two, "
+            "and how many tiles are in flight, such as (128, 2); or None, to have it chosen"
+        )
+
+
 def propagator(
-    system: System, width: int, dtype: torch.dtype, kernel: str, everywhere: Callable[[bool], bool]
+    system: System, width: int, dtype: torch.dtype, kernel: str, collect: Callable[[Sequence[float]], Tensor]
 ) -> Propagator:
     """What propagates ``width`` columns; ``kernel``: "torch" for the portable pass, "auto" for the first that serves.
 
-    What was asked for by name raises ``ValueError`` where it does not serve; "auto" warns. ``everywhere``: whether
-    something is true on every rank: all propagate alike, or their messages would not fit.
+    What was asked for by name raises ``ValueError`` where it does not serve; "auto" warns. ``collect``: the numbers of
+    every rank, (ranks, n), for those of this one: all propagate alike, or their messages would not fit.
     """
     portable = portable_stepper(system, width, dtype)
     if kernel == PORTABLE or width == 0:
-        everywhere(False)
+        collect([0.0])
         return portable
     with announced(), interruptible():
         made = _first(system, portable, kernel)
-    if not everywhere(not isinstance(made, str)) and not isinstance(made, str):
+    if not collect([float(not isinstance(made, str))]).all() and not isinstance(made, str):
         made = "it does not serve on every rank"
     if not isinstance(made, str):
+        if hasattr(made, "settle") and not alone(system):
+            made.settle(collect)
         return made
     if kernel != AUTO:
         raise ValueError(f"kernel {kernel!r} cannot be used: {made}; use 'auto' or 'torch'")
     message = f"the fused kernel cannot be used: {made}; the slower torch kernel serves"
     warnings.warn(message, KernelWarning, stacklevel=2)
     return portable
+
+
+def alone(system: System) -> bool:
+    """Whether there is no other rank."""
+    return system.layers.layouts[0].halo.agents.world.size == 1
 
 
 def portable_stepper(system: System, width: int, dtype: torch.dtype) -> Stepper:

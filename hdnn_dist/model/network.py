@@ -11,12 +11,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from hdnn_dist.exchange.agreement import same_on_tree, true_everywhere
+from hdnn_dist.exchange.agreement import same_on_tree
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.kernels.registry import check_kernel
+from hdnn_dist.kernels.registry import check_flight, check_kernel
 from hdnn_dist.model.coupling_builder import CouplingBuilder
 from hdnn_dist.model.dense import Dense, DenseView, dense_J
 from hdnn_dist.model.given import check_call, check_dense, check_shape, chosen_layers, number_type
@@ -53,8 +53,7 @@ class HDNN(nn.Module):
 
     ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
     so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
-    many of them a state is kept.
-
+    many of them a state is kept. ``flight``: (columns of a tile of samples, how many are in flight between ranks).
     ``kernel``: "torch", the portable one; "fused", compiled for this machine; "triton" and "triton-bf16", on CUDA, the
     second with products of bfloat16; or "auto" for the fastest that gives the results of the dtype.
 
@@ -84,6 +83,7 @@ class HDNN(nn.Module):
         coupling_pattern: Pattern | ArrayLike | None = None,
         damping: float = 0.0,
         store_every: int = 1,
+        flight: tuple[int, int] | None = None,
         dtype: torch.dtype = torch.float32,
         kernel: str = "auto",
     ) -> None:
@@ -93,15 +93,16 @@ class HDNN(nn.Module):
         self.require_same(
             features=features, layers=layers, step=step, architecture=architecture, seed=seed, scheme=scheme,
             activation=told_activation(activation), initial=initial, pattern=pattern, graphs=graphs, coupling=coupling,
-            coupling_pattern=coupling_pattern, damping=damping, store_every=store_every, dtype=dtype,
+            coupling_pattern=coupling_pattern, damping=damping, store_every=store_every, flight=flight, dtype=dtype,
         )  # fmt: skip
         check_kernel(kernel)
+        check_flight(flight)
         self.kernel, dtype = kernel, number_type(dtype)
         self.architecture = named(architecture, scheme)
         self.activation = activation_named(activation)
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
-        self.layers, self.store_every = whole("layers", layers), whole("store_every", store_every)
+        self.flight, self.layers, self.store_every = flight, whole("layers", layers), whole("store_every", store_every)
         most = int(np.bincount(agents.owner, self.features).max())  # of any rank, so that all of them refuse
         require_memory(f"{self.layers} layers of {most} features", 8 * self.layers * most)
         self.step, self.seed = positive_number("step", step), seed
@@ -266,16 +267,17 @@ class HDNN(nn.Module):
             },
             coupling=self.coupling_spec,
             store_every=self.store_every,
+            flight=self.flight,
         )
 
     @cached_property
     def _passes(self) -> Passes:
-        return Passes(self.system, self.kernel, lambda truth: true_everywhere(self.tree, truth))
+        return Passes(self.system, self.kernel, lambda: self.tree)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """What passes depend on can be changed: those that come are made of it."""
         super().__setattr__(name, value)
-        if name in ("step", "activation", "kernel", "store_every"):
+        if name in ("step", "activation", "kernel", "store_every", "flight"):
             for made in ("system", "_passes"):
                 self.__dict__.pop(made, None)
 

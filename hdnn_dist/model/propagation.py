@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from threading import RLock
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hdnn_dist.kernels.registry import propagator
+from hdnn_dist.exchange.agreement import collected
+from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.kernels.registry import alone, propagator
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved
 from hdnn_dist.propagation.system import System, Weights
 
@@ -72,12 +74,11 @@ class Identity:
 class Passes:
     """The steppers of a system, made for each width and kept for the last few; their buffers serve one pass at a time.
 
-    ``everywhere``: whether something is true on every rank; it is asked once. A copy has steppers of its own.
+    ``tree``: of all agents, asked for where there are other ranks. A copy has steppers of its own.
     """
 
-    def __init__(self, system: System, kernel: str, everywhere: Callable[[bool], bool]) -> None:
-        self.system, self.kernel, self._ask = system, kernel, everywhere
-        self._alike: bool | None = None
+    def __init__(self, system: System, kernel: str, tree: Callable[[], SumTree]) -> None:
+        self.system, self.kernel, self._tree = system, kernel, tree
         self.device = next(iter(system.rows.values())).device.type
         self.drift = Drift()
         self.lock = RLock()
@@ -101,16 +102,14 @@ class Passes:
             yield
 
     def _make(self, width: int, dtype: torch.dtype) -> Propagator:
-        return propagator(self.system, width, dtype, self.kernel, self._everywhere)
+        return propagator(self.system, width, dtype, self.kernel, self._collect)
 
-    def _everywhere(self, truth: bool) -> bool:
-        if self._alike is None:
-            alone = self.system.layers.layouts[0].halo.agents.world.size == 1
-            self._alike = truth if alone else self._ask(truth)
-        return self._alike
+    def _collect(self, numbers: Sequence[float]) -> Tensor:
+        """(ranks, n) those of every rank."""
+        return torch.tensor([numbers]) if alone(self.system) else collected(self._tree(), numbers)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Passes:
-        return Passes(self.system, self.kernel, self._ask)
+        return Passes(self.system, self.kernel, self._tree)
 
 
 class Propagation(torch.autograd.Function):

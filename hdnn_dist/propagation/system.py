@@ -46,7 +46,8 @@ class CouplingSpec:
 class System:
     """What a stepper integrates: the architecture on one rank, its layers, its activation and its step size h.
 
-    ``rows``: (rows,) of every part in a state; ``features``: (local agents,).
+    ``rows``: (rows,) of every part in a state; ``features``: (local agents,). ``flight``: how many columns are worked
+    on at a time, and how many such tiles are in flight between ranks; ``None`` where the kernel chooses.
     """
 
     architecture: Architecture
@@ -57,6 +58,7 @@ class System:
     rows: dict[str, Tensor]
     coupling: CouplingSpec
     store_every: int = 1
+    flight: tuple[int, int] | None = None
 
     @property
     def whole(self) -> bool:

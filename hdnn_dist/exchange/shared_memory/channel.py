@@ -57,7 +57,7 @@ class SharedChannel(Channel):
 
     def exchange(self, row_bytes: int) -> None:
         """As ``Channel``: what is waited for is counted as it is waited for."""
-        self.route.record(row_bytes, len(self.sends), self._wire_bytes)
+        self.count(row_bytes)
         if self.sends or self.receives:
             self.start()
             self.finish()

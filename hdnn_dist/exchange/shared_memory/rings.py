@@ -32,8 +32,7 @@ from hdnn_dist.support.compiled.memory import (
 
 SEEN, TAKEN, SLOTS_AT, MESSAGE_AT = 8, 128, 256, 64
 NUMBER_AT, SIZE_AT = SLOTS_AT, SLOTS_AT + 8  # of the first slot
-SPINS = 200  # looks before others on this core are given way
-YIELDS = 200  # times that they are, before Python looks whether the other rank still lives
+YIELDS = 1000  # times that others are given way, before Python looks whether the other rank still lives
 RING = np.dtype([(name, np.int64) for name in ["address", "stride", "slots"]])
 PARCEL = np.dtype([("ring", RING), ("data", np.int64), ("bytes", np.int64), ("done", np.int64)])
 MOST_WAITS = 1 << 20
@@ -87,10 +86,13 @@ def release(ring):
 
 @njit(**FAST)
 def wait(ring, sending, waited):
-    """Whether there is a free slot (``sending``) or a message, after a while; ``waited``: nanoseconds of it so far."""
+    """Whether there is a free slot (``sending``) or a message, after a while.
+
+    ``waited``: (2,) nanoseconds so far, and how many looks to take before others on this core are given way.
+    """
     began = nanoseconds()
-    for look in range(SPINS + YIELDS):
-        if look < SPINS:
+    for look in range(waited[1] + YIELDS):
+        if look < waited[1]:
             pause()
         else:
             give_way()

@@ -6,6 +6,7 @@ the exchanges as if the portable pass had made them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import prod
 from types import SimpleNamespace
@@ -16,24 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hdnn_dist.kernels.block_tables import TILE
 from hdnn_dist.kernels.cpu.activations import CODES
 from hdnn_dist.kernels.cpu.exchanges import DONE
+from hdnn_dist.kernels.cpu.flight import Costs, Flight, best, chosen, exchange_seconds, slowest, tile_of
 from hdnn_dist.kernels.cpu.messages import Messages
 from hdnn_dist.kernels.cpu.passes import LANE, SERIAL, THREADED, NetworkArrays
 from hdnn_dist.kernels.cpu.waiting import Waiting
 from hdnn_dist.kernels.exchange_counts import ExchangeCounts
 from hdnn_dist.kernels.half_programs import About
+from hdnn_dist.kernels.instructions import SEND, without_exchanges
 from hdnn_dist.kernels.layouts import LayoutTables
 from hdnn_dist.kernels.programs import Programs
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
 
-LANES = 32  # the least number of columns in a tile: two vectors of the widest
 PAGE = 4096  # bytes
 RANGES_PER_THREAD = 4
 WORTH_THREADS = 1 << 20  # products of a half-step on one tile: with fewer, starting threads takes longer than they save
 CACHED_PROGRAMS = 64
+Collect = Callable[[Sequence[float]], Tensor]
 
 
 def given(truth: bool) -> bool | None:
@@ -67,7 +69,8 @@ class CompiledStepper:
     def __init__(self, system: System, portable: Stepper, kernel: str) -> None:
         self.system, self.kernel = system, kernel
         self.tangent = portable.tangent
-        self.width, self._type = portable.width, torch.empty((), dtype=portable.dtype).numpy().dtype
+        self.width, self._dtype = portable.width, portable.dtype
+        self._type = torch.empty((), dtype=portable.dtype).numpy().dtype
         self._tables = LayoutTables(system, portable.dtype)
         kinds = {half.field.gradient for half in system.architecture.layer}
         self._gradient, self._pointwise = given(True in kinds), given(False in kinds)
@@ -75,19 +78,33 @@ class CompiledStepper:
         sizes = np.array([layout.size for layout in system.layers.layouts])[system.layers.which]
         self._sizes, self._starts = sizes, system.layers.operators * (np.cumsum(sizes) - sizes)
         self._entries = max(layout.entries for layout in system.layers.layouts)
-        self._tiles = -(-self.width // TILE)
-        self._columns = max(LANES, 1 << (-(-self.width // self._tiles) - 1).bit_length())
-        self._lanes = 1
-        links = system.layers.layouts[0].halo.agents.rank_links
-        self._messages = Messages(links, self._columns, self._lanes, portable.dtype)
-        self._counts = ExchangeCounts(system, self._tiles)
+        self._row_bytes = self.width * self._type.itemsize
+        self._storing = system.architecture.simultaneous
+        self.fly(Flight(tile_of(self.width), 1))
+        self._compile()
+
+    def fly(self, flight: Flight) -> None:
+        """From now on with tiles of that width, so many in flight; the same on every rank."""
+        self.flight, self._columns = flight, flight.columns
+        self._tiles = -(-self.width // self._columns)
+        links = self.system.layers.layouts[0].halo.agents.rank_links
+        self._messages = Messages(links, *flight, self._dtype)
+        self._counts = ExchangeCounts(self.system, self._tiles)
         self._plan = lru_cache(maxsize=None)(self._make_plan)
         self._sections = lru_cache(maxsize=CACHED_PROGRAMS)(self._make_sections)
         self._rooms: np.ndarray | None = None
-        self._row_bytes = self.width * self._type.itemsize
-        self._storing = system.architecture.simultaneous
         self._none = self._room(0, 0, len(self._place))
-        self._compile(portable.dtype)
+
+    def settle(self, collect: Collect) -> None:
+        """Choose the tiles, with all ranks; ``collect``: the numbers of every rank, (ranks, n), for those of this."""
+        if self.system.flight is not None:
+            self.fly(Flight(*self.system.flight))
+        if self.system.flight is not None or self._tiles == 1:
+            return
+        compute = best(self._without_exchanges) / self._exchanges
+        halo = self.system.layers.layouts[0].halo
+        costs = slowest(Costs(*exchange_seconds(halo, self._columns, self._dtype), compute), collect)
+        self.fly(Flight(self._columns, chosen(self._tiles, costs)))
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
@@ -114,31 +131,54 @@ class CompiledStepper:
         """How many states are stored of so many layers."""
         return -(-len(layers) // self.system.store_every)
 
-    def _compile(self, dtype: torch.dtype) -> None:
+    def _compile(self) -> None:
         """Compile the passes, or read them from the cache, by a pass through no layer."""
-        layers, none = self.system.layers, range(0)
-        coupling = self.system.coupling
-        x = torch.zeros(self.width, len(self._place), dtype=dtype)
-        weights = Weights(
-            torch.zeros(layers.shape, dtype=dtype),
-            torch.zeros(1, 0 if coupling.layout is None else coupling.layout.size, dtype=dtype),
-        )
-        self.backward(self.forward(x, weights, none, store=True), x)
+        x, weights = self._nothing()
+        self.backward(self.forward(x, weights, range(0), store=True), x)
+
+    def _nothing(self) -> tuple[Tensor, Weights]:
+        """An input and weights of zero."""
+        layers, coupling = self.system.layers, self.system.coupling
+        size = 0 if coupling.layout is None else coupling.layout.size
+        blocks, A = (torch.zeros(shape, dtype=self._dtype) for shape in (layers.shape, (1, size)))
+        return torch.zeros(self.width, len(self._place), dtype=self._dtype), Weights(blocks, A)
+
+    def _without_exchanges(self) -> None:
+        """One tile through one layer, as if nobody else were there."""
+        x, weights = self._nothing()
+        users = (_array(x),) * 4
+        self._run(("forward", range(1), False), weights, weights, users, self._none, muted=True)
+
+    @property
+    def _exchanges(self) -> int:
+        """Of that layer."""
+        code, sections = self._sections(self._threads(), "forward", range(1), False)
+        return max(1, sum(int((code["op"][first:last] == SEND).sum()) for _, first, last, _ in sections.tolist()))
 
     def _run(
-        self, program: tuple[Any, ...], weights: Weights, grad: Weights, users: tuple[np.ndarray, ...], kept: np.ndarray
+        self,
+        program: tuple[Any, ...],
+        weights: Weights,
+        grad: Weights,
+        users: tuple[np.ndarray, ...],
+        kept: np.ndarray,
+        muted: bool = False,
     ) -> np.ndarray:
-        """Carry a program out; (2, T) how far the rebuilt input was from the input."""
+        """Carry a program out; (2, T) how far the rebuilt input was from the input.
+
+        ``muted``: one tile alone, which exchanges nothing.
+        """
         threads = self._threads()
         plan = self._plan(threads)
         code, sections = self._sections(threads, *program)
         missed = np.zeros((2, self._columns), dtype=self._type)
-        lanes = np.zeros(self._lanes, dtype=LANE)
-        lanes["tile"], lanes["at"] = np.arange(self._lanes), sections["first"][0]
+        lanes = np.zeros(self.flight.tiles, dtype=LANE)
+        lanes["tile"], lanes["at"] = np.arange(self.flight.tiles), sections["first"][0]
+        code = without_exchanges(code) if muted else code
         arguments = (
-            code, sections, lanes, np.zeros(1, np.int64), self._tiles, self.width, plan.net, *self._weights(weights),
-            self._messages.wires(), self._gradient, self._pointwise, self._tables.coupling, users, kept, missed,
-            *self._gradients(grad), self._rooms,
+            code, sections, lanes, np.zeros(1, np.int64), 1 if muted else self._tiles, self.width, plan.net,
+            *self._weights(weights), self._messages.wires(), self._gradient, self._pointwise, self._tables.coupling,
+            users, kept, missed, *self._gradients(grad), self._rooms,
         )  # fmt: skip
         if (stopped := plan.passes.run(*arguments))[0] != DONE:
             waiting = Waiting(self._messages, code, sections, lanes, (self.width, self._columns))
@@ -177,7 +217,7 @@ class CompiledStepper:
         steps, orders = tables.order(ranges)
         programs = Programs(About(self.system, tables, orders, self._messages))
         if self._rooms is None:
-            self._rooms = self._room(self._lanes, programs.code.room)
+            self._rooms = self._room(self.flight.tiles, programs.code.room)
         net = NetworkArrays(
             tables.half_steps, CODES[self.system.activation.name], self._place, self._parts, tables.rows, ranges,
             tables.tables, steps, self._starts, self._sizes,
