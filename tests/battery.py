@@ -6,6 +6,7 @@ usage: battery.py FOLDER. Writes FOLDER/RANK.json, check -> "ok" or the tracebac
 from __future__ import annotations
 
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.kernels.registry import KernelWarning
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.norms import coupling_norm, operator_norms
 from hdnn_dist.runs.checkpoint import load_weights, save_weights
@@ -400,10 +402,52 @@ def shared_folder(agents: Agents, own: Path) -> Path:
     return Path("".join(chr(int(code)) for code in tree.sum(text) if code))
 
 
+def tiles_in_flight(world: World) -> None:
+    """However many are, the bits are the same where every weight has one place in the layer; elsewhere, and beside the
+    portable pass, to rounding. The last tile is not full.
+    """
+    graph = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
+    for architecture in ("H2", "MS1", "MS2", "H1-J2"):
+        problem = Problem(graph, UNEVEN, architecture, owner=spread(world, 9, 2), batch=237, store_every=2)
+        agents = problem.agents(world)
+        x = problem.inputs()[:, local_rows(agents, problem.features)]
+        found = [_passed(problem.network(agents), x, flight) for flight in ((32, 1), (32, 3), (32, 8), (64, 2), None)]
+        portable = problem.network(agents)
+        portable.kernel = "torch"
+        expected = _passed(portable, x, None)
+        for name, part in expected.items():
+            alike = [torch.equal(other[name], found[0][name]) for other in found[1:3]]
+            assert all(alike) or (architecture in ("MS1", "MS2") and name == "weights"), (architecture, name)
+            assert all(relative_error(other[name], part) < TOLERANCE for other in found), (architecture, name)
+
+
+def _passed(net: HDNN, x: Tensor, flight: tuple[int, int] | None) -> dict[str, Tensor]:
+    net.flight = flight
+    own = x.clone().requires_grad_()
+    y = net(own)
+    y.sin().sum().backward()
+    assert flight is None or net._passes.stepper(len(x), x.dtype).flight == flight
+    return {"y": y.detach(), "x": own.grad, "weights": net.weights.grad}
+
+
+def every_rank_computes_alike(world: World) -> None:
+    """Where the compiled pass cannot serve on one rank, it serves on none, and messages fit."""
+    agents = place(CommunicationGraph.ring(8), world)
+    net = HDNN(agents, 2, 3, dtype=torch.float64)
+    if world.rank == world.size - 1:
+        net.kernel = "torch"
+    x = torch.ones(5, net.local_features, dtype=torch.float64)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", KernelWarning)
+        net(x).sum().backward()
+    assert net.kernel_for(5) == "torch"
+    assert world.rank == world.size - 1 or "it does not serve on every rank" in str(said[-1].message)
+
+
 CHECKS = (
     oracle_checks, published_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training,
     projection, traffic, off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks, lift_checks,
-    other_numbers,
+    other_numbers, tiles_in_flight, every_rank_computes_alike,
 )  # fmt: skip
 
 

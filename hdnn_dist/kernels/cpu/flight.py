@@ -2,8 +2,11 @@
 
 A tile goes through the exchanges of a pass one after the other: with one in flight each of them costs its latency.
 With several it costs what is computed for the others meanwhile, and what is left of its latency. All of this is
-measured, and all ranks choose alike, by the slowest of them. The width of a tile follows from that of the pass alone,
-so that results do not depend, in their last bits, on how fast the machine was.
+measured, and all ranks choose alike, by the slowest of them.
+
+Results must not depend, in their last bits, on how fast the machine was. So the width of a tile follows from that of
+the pass alone; and where the gradient of a weight is summed from several half-steps or layers, in the order in which
+tiles come to them, the number in flight follows from the links.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from torch import Tensor
 
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.kernels.block_tables import TILE
+from hdnn_dist.propagation.system import System
 
 LEAST = 32  # columns of a tile: two vectors of the widest
 MOST_IN_FLIGHT = 8
 REPEATED = 5
 PROBES = 4  # exchanges that are under way at once, to tell what each costs from how long it takes
+UNMEASURED = 4  # tiles in flight over a network
 WORTH = 0.95  # more tiles have to save that share of the time
 
 
@@ -30,6 +35,13 @@ class Flight(NamedTuple):
 
     columns: int
     tiles: int
+
+
+def in_order(system: System) -> bool:
+    """Whether gradients are summed in the same order, however many tiles are in flight: tile after tile."""
+    layer = system.architecture.layer
+    once = len({half.operator for half in layer}) == len(layer)
+    return once and not system.coupling.trained and not any(all(half.field.coefficients) for half in layer)
 
 
 class Costs(NamedTuple):

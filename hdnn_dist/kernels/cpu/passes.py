@@ -54,8 +54,8 @@ from hdnn_dist.support.compiled.cache import shared
 from hdnn_dist.support.compiled.functions import CALLED, DIGEST, FAST, INLINE
 from hdnn_dist.support.compiled.memory import rows_from
 
-# A tile in flight: which it is, where it stands in its program, and in the exchange that it waits for. ``held``: it has
-# come to what it waits for, and the others have had their turn.
+# A tile in flight: which it is, where it stands in its program, and in the exchange that it waits for. ``held``: since
+# it sent something the others have had their turn. So messages are sent and taken tile after tile, on every rank.
 LANE = np.dtype([(name, np.int64) for name in ["tile", "section", "at", "progress", "held"]])
 
 
@@ -252,7 +252,8 @@ def run(
                                        ins.op == ADD, ins.blank != 0, samples, wires.waited)  # fmt: skip
                 message = first + min(me.progress, ins.count - 1)
                 if reason in (DONE, POST):
-                    me.progress, me.held, me.at = 0, 0, me.at + 1
+                    me.progress, me.at = 0, me.at + 1
+                    me.held &= ins.op > SEND
                 if reason != DONE:
                     return reason, message
         turn[0] = (lane + 1) % count

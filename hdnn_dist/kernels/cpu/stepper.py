@@ -17,9 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hdnn_dist.exchange.links import SHARED
 from hdnn_dist.kernels.cpu.activations import CODES
 from hdnn_dist.kernels.cpu.exchanges import DONE
-from hdnn_dist.kernels.cpu.flight import Costs, Flight, best, chosen, exchange_seconds, slowest, tile_of
+from hdnn_dist.kernels.cpu.flight import (
+    UNMEASURED,
+    Costs,
+    Flight,
+    best,
+    chosen,
+    exchange_seconds,
+    in_order,
+    slowest,
+    tile_of,
+)
 from hdnn_dist.kernels.cpu.messages import Messages
 from hdnn_dist.kernels.cpu.passes import LANE, SERIAL, THREADED, NetworkArrays
 from hdnn_dist.kernels.cpu.waiting import Waiting
@@ -101,8 +112,12 @@ class CompiledStepper:
             self.fly(Flight(*self.system.flight))
         if self.system.flight is not None or self._tiles == 1:
             return
-        compute = best(self._without_exchanges) / self._exchanges
         halo = self.system.layers.layouts[0].halo
+        if not in_order(self.system):
+            network = collect([float(set(halo.agents.links.values()) != {SHARED})]).any()
+            self.fly(Flight(self._columns, min(self._tiles, UNMEASURED if network else 1)))
+            return
+        compute = best(self._without_exchanges) / self._exchanges
         costs = slowest(Costs(*exchange_seconds(halo, self._columns, self._dtype), compute), collect)
         self.fly(Flight(self._columns, chosen(self._tiles, costs)))
 
