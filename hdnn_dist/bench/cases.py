@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from itertools import product
 
-from hdnn_dist.bench.launching import LAUNCHERS, LINKS
+from hdnn_dist.bench.launching import HELD, LAUNCHERS, LINKS
 from hdnn_dist.support.arguments import named, whole
 
 
@@ -126,7 +126,7 @@ class Options:
         for name in self.launchers:
             named("launcher", name, LAUNCHERS)
         for name in self.links:
-            named("links", name, dict.fromkeys(LINKS))
+            named("links", name, dict.fromkeys((*LINKS, *HELD)))
         if not 1 <= self.threads <= cores():
             raise ValueError(f"threads is {self.threads}: expected 1 to {cores()}, the cores of this machine")
 

@@ -75,6 +75,7 @@ LAUNCHERS = {
     "mpiexec": Launcher("mpi", mpiexec, _no_mpi),
 }
 LINKS = ("auto", "network")
+HELD = ("held", "held-1")  # the network, with every message held; and with one tile in flight
 ONE_PROCESS = Launcher("local", alone, lambda: "")
 
 

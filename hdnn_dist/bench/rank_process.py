@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import torch
 
 from hdnn_dist.bench.cases import Case
-from hdnn_dist.bench.links import joined, link_of, waited
+from hdnn_dist.bench.links import flight_of, joined, link_of, waited
 from hdnn_dist.bench.networks import build, local_pair, training_step
 from hdnn_dist.bench.ping_pong import FORMS
 from hdnn_dist.bench.timing import Step, seconds_of
@@ -32,15 +32,15 @@ Answer = dict[str, Any]
 class Rank:
     """One method an order, which returns what is answered."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, links: str) -> None:
+        self._world, self._links = world, links
         self._step: Step | None = None
         self._agents: Agents | None = None
 
     def build(self, case: list[int]) -> Answer:
         """Make the network of a case and its training step; the seconds of one that has nothing to compile."""
         of = Case(*case)
-        net = build(of, self._world)
+        net = build(of, self._world, flight=flight_of(self._links, of))
         self._agents, self._step = net.agents, training_step(net, *local_pair(of, net.agents))
         self._step()
         return {"seconds": seconds_of(self._step), "kernel": net.kernel_for(of.batch), "link": link_of(net.agents)}
@@ -104,7 +104,7 @@ def main() -> None:
         stream = connection.makefile("rw", encoding="utf-8")
         with errors_told(stream), joined(transport, links) as world:
             say(stream, rank=world.rank)
-            obey(Rank(world), world.rank, stream)
+            obey(Rank(world, links), world.rank, stream)
 
 
 if __name__ == "__main__":

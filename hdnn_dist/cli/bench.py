@@ -41,7 +41,10 @@ def bench(
     ] = None,
     links: Annotated[
         list[str] | None,
-        typer.Option(help="Of 'ranks', 'exchange': auto (shared memory), network; repeatable. Default both."),
+        typer.Option(
+            help="Of 'ranks', 'exchange': auto (shared memory), network; repeatable. Default both. Of 'ranks' also "
+            "held: a network that holds each message for 1 ms, and held-1: with one tile in flight there."
+        ),
     ] = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="Of 'ranks': 8 to 512 agents x 2, 16 features x 2 to 64 layers, links auto.")
