@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,14 +53,20 @@ def free_port() -> str:
 
 
 @contextlib.contextmanager
-def by_hand(ranks: int, *arguments: str, **environment: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """A process for each rank, with torchrun's variables and no launcher; those that are left are killed."""
+def by_hand(
+    ranks: int, *arguments: str, within: Mapping[int, list[str]] | None = None, **environment: str
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """A process for each rank, with torchrun's variables and no launcher; those that are left are killed.
+
+    ``within``: rank -> what its command line starts with, such as unshare.
+    """
     meeting = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     about = {**os.environ, "OMP_NUM_THREADS": "1", **meeting}
+    lines = [[*(within or {}).get(rank, []), sys.executable, *arguments] for rank in range(ranks)]
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(started([sys.executable, *arguments], {**about, "RANK": str(rank), **environment}))
-            for rank in range(ranks)
+            stack.enter_context(started(line, {**about, "RANK": str(rank), **environment}))
+            for rank, line in enumerate(lines)
         ]
 
 
@@ -75,3 +81,17 @@ def started(line: list[str], environment: dict[str, str]) -> Iterator[subprocess
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def ranks_of(word: str) -> dict[int, int]:
+    """Rank to process, of the ranks of a launcher, or by hand, whose command line has that word."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words, variables = ((entry / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+        except OSError:
+            continue
+        own = [line.partition(b"=")[2] for line in variables if line.startswith((b"RANK=", b"PMI_RANK="))]
+        if own and b"python" in words[0] and word.encode() in words:
+            found[int(own[0])] = int(entry.name)
+    return found

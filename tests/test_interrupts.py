@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from jobs import BIN, by_hand, command, free_port, mpiexec, started
+from jobs import BIN, by_hand, command, free_port, mpiexec, ranks_of, started
 
 from hdnn_dist.kernels.announcement import interruptible
 
@@ -48,22 +48,8 @@ def training(launcher: str, folder: Path, **environment: str) -> Iterator[subpro
             wait_until_trained(folder)
             yield process
         finally:
-            for pid in ranks_of(folder).values():  # which are in sessions of their own
+            for pid in ranks_of(str(folder)).values():  # which are in sessions of their own
                 os.kill(pid, signal.SIGKILL)
-
-
-def ranks_of(folder: Path) -> dict[str, int]:
-    """Rank to process, of the ranks that train into a folder."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words, variables = ((entry / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
-        except OSError:
-            continue
-        own = [line.partition(b"=")[2] for line in variables if line.startswith((b"RANK=", b"PMI_RANK="))]
-        if own and b"python" in words[0] and str(folder).encode() in words:
-            found[own[0].decode()] = int(entry.name)
-    return found
 
 
 @pytest.fixture
@@ -91,11 +77,11 @@ def test_a_launcher_that_is_killed(launcher: str, folder: Path) -> None:
     """Its ranks are not left to train on."""
     mpiexec()
     with training(launcher, folder) as process:
-        assert ranks_of(folder).keys() == {"0", "1"}
+        assert ranks_of(str(folder)).keys() == {0, 1}
         process.kill()
         process.communicate(timeout=HANGS)
         limit = time.monotonic() + HANGS
-        while ranks_of(folder):
+        while ranks_of(str(folder)):
             assert time.monotonic() < limit, "a rank trains on"
             time.sleep(0.05)
 
@@ -106,7 +92,7 @@ def test_a_rank_that_is_killed(script: str, number: signal.Signals, folder: Path
     """The script says which, or the rank beside it does."""
     mpiexec()
     with training(script, folder) as process:
-        os.kill(ranks_of(folder)["1"], number)
+        os.kill(ranks_of(str(folder))[1], number)
         _, errors = process.communicate(timeout=HANGS)
     assert process.returncode != 0
     assert "rank 1" in errors

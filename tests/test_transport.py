@@ -87,7 +87,7 @@ import torch
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
 
 folder, tree = Path(sys.argv[1]), sys.argv[2]
-world = connect()
+world = connect(links="network")
 if tree == "mesh":
     torch.distributed.barrier()
 agents = place(CommunicationGraph.path(world.size), world)

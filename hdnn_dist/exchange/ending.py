@@ -72,6 +72,12 @@ def guard(rank: int, leave: Callable[[int], object]) -> None:
 def failed() -> None:
     """An exchange has failed: whoever catches the error, the end of this process waits for no other rank."""
     _guard.failed = True
+    _tell()
+
+
+def tell_others(tell: Callable[[], object]) -> None:
+    """Call it when an exchange has failed, or this process ends by an error: its last lines may take seconds."""
+    _guard.tellers[tell] = None
 
 
 def has_failed() -> bool:
@@ -85,6 +91,7 @@ def end(status: int) -> None:
         return
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _tell()
     _flush()
     _guard.leave(status)
 
@@ -109,6 +116,7 @@ class _Guard:
     def __init__(self) -> None:
         self.leave: Callable[[int], object] | None = None
         self.failed = False
+        self.tellers: dict[Callable[[], object], None] = {}
         self._rank = 0
         self._heard = threading.Event()
         self._handler: Callable[[int, FrameType | None], object] | None = None
@@ -180,6 +188,11 @@ class _Guard:
     def _end_now(self, line: str, status: int) -> None:
         os.write(2, f"hdnn-dist: {line}\n".encode())
         os._exit(status)
+
+
+def _tell() -> None:
+    for tell in _guard.tellers:
+        tell()
 
 
 def _flush() -> None:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import Tensor
 
+from hdnn_dist.exchange.ending import tell_others
 from hdnn_dist.exchange.ledger import Route
 from hdnn_dist.exchange.world import Channel, World
 
@@ -44,6 +45,7 @@ class Links:
         self.waited = np.array([0, LOOKS], dtype=np.int64)
         self._machines: list[str] | None = None
         self._tried: set[Pair] = set()
+        tell_others(_leave)
 
     def add(self, pairs: Iterable[Pair]) -> None:
         """Choose for these pairs of ranks, the lower one first. Every rank has to, with all of the job."""
@@ -133,6 +135,13 @@ def links_of(world: World) -> Links:
     return _links.setdefault(world, Links(world))
 
 
+def _leave() -> None:
+    """Let neighbours see that this rank exchanges no more."""
+    for links in list(_links.values()):
+        for segment in links.segments.values():
+            segment.leave()
+
+
 def linked_channel(links: Links, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
     """As ``World.channel``, through shared memory where there is some."""
     if links.segments.keys().isdisjoint([*sends, *receives]):
@@ -156,7 +165,7 @@ class Patience:
         now = time.monotonic()
         self._began = self._began or now
         if peer == self._lost:
-            raise self._fail(peer, "it has ended")
+            raise self._fail(peer, "it has ended or failed")
         if not self._links.segments[peer].peer_lives():
             self._lost = peer
         elif now - self._began > self._links.world.timeout:

@@ -10,6 +10,7 @@ the order in which both ranks come to them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -52,9 +53,14 @@ class Segment:
         self.ring = cache(self._ring)
 
     def peer_lives(self) -> bool:
-        """Whether the process on the other side has not ended."""
+        """Whether the other side has not left, and its process has not ended."""
         asked = struct.pack(LOCK, fcntl.F_WRLCK, os.SEEK_SET, 1 - self._side, 1, 0)
         return bool(struct.unpack(LOCK, fcntl.fcntl(self._file, fcntl.F_GETLK, asked))[0] != fcntl.F_UNLCK)
+
+    def leave(self) -> None:
+        """Let the other side find that this one has ended, before it has: what was sent may still be taken."""
+        with contextlib.suppress(OSError):  # closed, at the very end
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._side)
 
     def sender(self, size: int, slots: int) -> np.ndarray:
         """A scalar, the ``RING`` for messages of up to ``size`` bytes that leave, with at least so many slots."""

@@ -27,7 +27,7 @@ class Waiting:
         self, messages: Messages, code: np.ndarray, sections: np.ndarray, lanes: np.ndarray, widths: tuple[int, int]
     ) -> None:
         self._messages, self._code, self._sections, self._lanes = messages, code, sections, lanes
-        self._widths, self._lane, self._at = widths, 0, (-1, -1)
+        self._widths, self._lane, self._at = widths, 0, (-1, -1, -1)
         self._patience = Patience(messages.links, self._failure)
 
     def through(self, stopped: tuple[int, int], go_on: Callable[[], tuple[int, int]]) -> None:
@@ -47,11 +47,11 @@ class Waiting:
         elif reason == MISFIT:
             raise self._failure(peer, "its message has another size than was expected")
         elif peer in self._messages.links.segments:
-            self._look(peer, (int(lane["section"]), message))
+            self._look(peer, (int(lane["tile"]), int(lane["section"]), message))
         else:
             self._messages.finish(message, samples)
 
-    def _look(self, peer: int, at: tuple[int, int]) -> None:
+    def _look(self, peer: int, at: tuple[int, int, int]) -> None:
         if at != self._at:
             self._patience.came()
         self._at = at
