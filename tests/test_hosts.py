@@ -126,10 +126,20 @@ def train(how: str, ranks: int, folder: Path, between: Callable[[Switch], object
 def check_same(summary: dict, expected: dict, ranks: int) -> None:
     assert summary["ranks"] == ranks
     assert summary["off_graph_messages"] == 0
+    assert summary["links"] == links(ranks, "mpi" if summary["transport"] == "mpi" else "gloo")
     for key in ("loss", "test_loss"):
         assert summary[key] == pytest.approx(expected[key], rel=1e-9)
     for key in ("messages_per_step", "bytes_per_step", "bytes_per_edge"):
         assert summary[key] == expected[key]
+
+
+def links(ranks: int, network: str) -> dict[str, str]:
+    """Two ranks of one host share memory, and no others."""
+    found: dict[str, list[str]] = {}
+    for low, high in sorted(sorted((rank, (rank + 1) % ranks)) for rank in range(ranks)):
+        near = low * COUNT // ranks == high * COUNT // ranks
+        found.setdefault("shared memory" if near else network, []).append(f"{low}-{high}")
+    return {link: " ".join(pairs) for link, pairs in found.items()}
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ FULL = ["dtype=float64", "epochs=2"]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
 JOBS = {"local": 1, "torchrun 2": 2, "torchrun 8": 8, "mpiexec 2": 2}
+PAIRS = {1: {}, 2: {"shared memory": "0-1"}, 8: {"shared memory": "0-1 0-7 1-2 2-3 3-4 4-5 5-6 6-7"}}
 
 
 def train(job: str, folder: Path, settings: list[str]) -> dict:
@@ -44,7 +45,10 @@ def check_same_everywhere(folder: Path, settings: list[str]) -> None:
     expected = summaries["local"]
     for job, summary in summaries.items():
         assert summary["ranks"] == JOBS[job]
+        assert summary["links"] == PAIRS[JOBS[job]]
         assert len(summary["parameters_per_rank"]) == JOBS[job]
+        assert all(0 <= waited < summary["seconds"] for waited in summary["seconds_waited_per_rank"])
+        assert all(summary["seconds_waited_per_rank"]) == (JOBS[job] > 1)
         assert sum(summary["parameters_per_rank"]) == sum(expected["parameters_per_rank"])
         for key in ("loss", "test_loss"):
             assert summary[key] == pytest.approx(expected[key], rel=1e-9), job
@@ -52,6 +56,15 @@ def check_same_everywhere(folder: Path, settings: list[str]) -> None:
             assert summary[key] == expected[key], (job, key)
         assert summary["off_graph_messages"] == 0
         assert (summary["wire_messages_per_step"] > 0) == (JOBS[job] > 1)
+
+
+def test_the_first_line_and_the_summary_say_what_carries_the_edges(tmp_path: Path) -> None:
+    settings = ["--set", "links=network", "--set", "epochs=0", "--set", "network.layers=1"]
+    process = run("torchrun", 2, "-m", "hdnn_dist", "train", *settings, "--run-dir", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    first = process.stdout.splitlines()[0]
+    assert first == "ring:8 on 2 ranks, c10d (gloo); edges between ranks: 1 through gloo"
+    assert json.loads((tmp_path / "summary.json").read_text())["links"] == {"gloo": "0-1"}
 
 
 def test_one_config_gives_the_same_result_everywhere(tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ def audit(
         int | None, typer.Option(min=1, help="How many to start; default those of the placement, or up to 4.")
     ] = None,
     transport: Annotated[str, typer.Option(help="c10d (torchrun is started) or mpi (mpiexec).")] = "c10d",
-    links: Annotated[str, typer.Option(help="auto, or network: no shared memory between ranks of one host.")] = "auto",
+    links: Annotated[
+        str | None, typer.Option(help="auto, or network: no shared memory on one host; default that of the config.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps that are audited, all on the first batch.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print it all as JSON, nothing else.")] = False,
 ) -> None:
@@ -46,9 +48,9 @@ def audit(
     Exit status 0 if nothing is off the graph, 1 if anything is, 2 for wrong input. Linux only.
     """
     with reported(kept="nothing was left behind"):
-        plan = Plan(transport, links, steps)
-        plan.check()
         settings = load_config(config, overrides or [])
+        plan = Plan(transport, links or settings.links, steps)
+        plan.check()
         graph = CommunicationGraph.parse(settings.graph)
         found = audited(settings, graph, ranks or ranks_for(settings, graph), plan)
         if as_json:

@@ -18,6 +18,7 @@ from hdnn_dist.exchange.connect import connect, meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.folder import RunFolder
+from hdnn_dist.runs.links import pairs_by_link
 from hdnn_dist.runs.pictures import decision_plane, draw_run
 from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training.build import build
@@ -51,7 +52,7 @@ def train(
         settings = load_config(config, overrides or [])
         graph = CommunicationGraph.parse(settings.graph)
         torch.set_num_threads(settings.threads)
-        with connect(transport, timeout=settings.timeout) as world:
+        with connect(transport, timeout=settings.timeout, links=settings.links) as world:
             job = build(settings, graph, world)
             if run_dir is None:
                 _train(job, partial(RunFolder.new, default_folder(config), settings))
@@ -66,6 +67,7 @@ def _train(job: Job, make: Callable[[], RunFolder]) -> None:
         if job.is_root:
             folder = make()
     path = Path(told_by_root(job.head.everyone, "" if folder is None else str(folder.path)))
+    _tell_links(job)
     trainer = Trainer(job)
     with _progress(job, trainer.steps_per_epoch) as (on_step, on_epoch):
         outcome = trainer.run(on_step, _then(folder, on_epoch))
@@ -78,6 +80,15 @@ def _train(job: Job, make: Callable[[], RunFolder]) -> None:
     plane = decision_plane(job)
     if job.is_root:
         _tell(summary, path, draw_run(job, outcome.epochs, path, plane))
+
+
+def _tell_links(job: Job) -> None:
+    """The first line of a run on several ranks."""
+    counts = [f"{len(pairs)} through {link}" for link, pairs in pairs_by_link(job).items()]
+    if job.is_root and counts:
+        graph, world = job.agents.graph.name, job.agents.world
+        line = f"{graph} on {world.size} ranks, {world.transport}; edges between ranks: {', '.join(counts)}"
+        console.print(line, highlight=False)
 
 
 def _then(folder: RunFolder | None, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:

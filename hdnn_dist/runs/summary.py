@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hdnn_dist.exchange.ledger import Traffic
+from hdnn_dist.runs.links import pairs_by_link
 from hdnn_dist.support.version import VERSION
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Outcome, Score
@@ -15,10 +16,12 @@ from hdnn_dist.training.loop import Outcome, Score
 def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str, Any]:
     """The content of summary.json, the same on every rank, which all have to call it: counts are summed on the tree.
 
-    ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, ``wire_`` between ranks.
+    ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, ``wire_`` between ranks;
+    ``links``: what carries the edges between ranks -> the pairs of ranks, such as "0-1 1-2".
     """
     traffic = Traffic.from_vector(_sum(job, torch.as_tensor(outcome.traffic.vector())).cpu().numpy())
     per_rank = _of_ranks(job, sum(parameter.numel() for parameter in job.parameters))
+    waited = _of_ranks(job, outcome.waited)
     drift = _of_ranks(job, job.net.drift or 0.0).max()
     off_graph = _sum(job, torch.tensor([job.agents.ledger.off_graph_messages]))
     config, steps = job.config, max(outcome.steps, 1)
@@ -28,6 +31,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "graph": job.agents.graph.name,
         "ranks": job.agents.world.size,
         "transport": job.agents.world.transport,
+        "links": {link: " ".join(f"{a}-{b}" for a, b in pairs) for link, pairs in pairs_by_link(job).items()},
         "layers": config.network.layers,
         "features": config.network.features,
         "data": config.data.name,
@@ -41,6 +45,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "test_loss": test.loss,
         "seconds": outcome.seconds,
         "seconds_per_step": outcome.seconds / steps,
+        "seconds_waited_per_rank": [float(seconds) for seconds in waited],
         "messages_per_step": traffic.messages / steps,
         "bytes_per_step": traffic.bytes / steps,
         "bytes_per_edge": int(traffic.edge_bytes.max(initial=0)) / steps,

@@ -125,7 +125,8 @@ class Config(Section):
     """A whole run. Without a file: 8 agents on a ring, H2, double circles.
 
     ``record_gradients``: write the norm of the gradient of every layer, step by step, to gradients.jsonl;
-    ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch.
+    ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch; ``links``: as of
+    ``connect``.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -136,6 +137,7 @@ class Config(Section):
     record_gradients: bool = False
     check_finite: bool = False
     timeout: Annotated[float, Field(gt=0, le=1e9)] = 300.0
+    links: Literal["auto", "network"] = "auto"
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
     placement: Annotated[
         str | list[int] | dict[Agent, int],

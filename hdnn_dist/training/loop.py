@@ -56,12 +56,16 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training gives, on this rank: its traffic is that of its own agents, training steps only."""
+    """What training gives, on this rank: its traffic is that of its own agents, training steps only.
+
+    ``waited``: of the ``seconds``, those in which it has waited for other ranks.
+    """
 
     epochs: list[Epoch]
     steps: int
     seconds: float
     traffic: Traffic
+    waited: float
 
 
 class Trainer:
@@ -75,7 +79,7 @@ class Trainer:
         self.optimizer = make_optimizer(config.optimizer, self.parameters)
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
-        self._seconds = 0.0
+        self._seconds = self._waited = 0.0
         self._at = "a step"
         steps = config.epochs * self.steps_per_epoch
         self._record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
@@ -95,7 +99,7 @@ class Trainer:
             spent += self._traffic - start
             rows.append(row)
             on_epoch(row)
-        return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent)
+        return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent, self._waited)
 
     def evaluate(self, samples: Samples) -> Score:
         """Loss and accuracy of the network as it is."""
@@ -117,7 +121,7 @@ class Trainer:
                 self.job.forward(self.job.train.batch(index)[0])
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
-        config, began = self.job.config, time.perf_counter()
+        config, began, waited = self.job.config, time.perf_counter(), self.job.agents.waited
         device, results = self.job.net.weights.device, []
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
         for step, index in enumerate(order.split(config.batch_size)):
@@ -128,6 +132,7 @@ class Trainer:
         if epoch == 0:
             self._first_loss = float(results[0][1])
         self._seconds += time.perf_counter() - began
+        self._waited += self.job.agents.waited - waited
         self._traffic = self.job.agents.ledger.traffic()
         gradients = [] if self._record is None else self._record.take()
         score = self.evaluate(self.job.test)
