@@ -62,6 +62,13 @@ def asymmetric(graph: CommunicationGraph, seed: int) -> tuple[tuple[int, int], .
     return tuple((int(i), int(k)) for i, k in pairs if i == k or random.random() < 0.5)
 
 
+def links(world: World) -> None:
+    """All ranks are of one host, so every edge between two of them has the link that was asked for."""
+    agents = place(CommunicationGraph.ring(8), world)
+    expected = "shared memory" if world.links == "auto" else world.network
+    assert agents.links == dict.fromkeys(agents.peers, expected)
+
+
 def oracle_checks(world: World) -> None:
     graph = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
     ring = CommunicationGraph.ring(8)
@@ -445,9 +452,9 @@ def every_rank_computes_alike(world: World) -> None:
 
 
 CHECKS = (
-    oracle_checks, published_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start, same_training,
-    projection, traffic, off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks, lift_checks,
-    other_numbers, tiles_in_flight, every_rank_computes_alike,
+    links, oracle_checks, published_checks, coupling_checks, readout_checks, adjoint, gradcheck, same_start,
+    same_training, projection, traffic, off_graph, failures_are_shared, sensitivity_checks, checkpoint_checks,
+    lift_checks, other_numbers, tiles_in_flight, every_rank_computes_alike,
 )  # fmt: skip
 
 

@@ -292,6 +292,26 @@ def test_ranks_of_mpiexec_carry_nothing_off_the_graph() -> None:
     assert not any(pair["shared_segments"] for pair in found["pairs"])
 
 
+@pytest.mark.parametrize("transport", ["c10d", "mpi"])
+def test_neighbours_share_one_segment_each(transport: str) -> None:
+    if transport == "mpi":
+        mpiexec()
+    process = audit("--json", "--transport", transport)
+    assert process.returncode == 0, process.stdout + process.stderr
+    found = json.loads(process.stdout)
+    check_ring(found)
+    on_graph = [pair for pair in found["pairs"] if pair["on_the_graph"] == "yes"]
+    assert {pair["link"] for pair in on_graph} == {"shared memory"}
+    edges = [f"/memfd:hdnn-dist edge {pair['ranks'].replace(' ', '')}" for pair in on_graph]
+    assert [pair["segments"] for pair in on_graph] == [[edge] for edge in edges]
+    assert not any(pair["bytes_on_TCP"] for pair in found["pairs"])
+
+
+def test_the_links_of_an_audit_are_those_of_the_config() -> None:
+    process = audit("--json", "--ranks", "2", "--set", "links=network")
+    assert [pair["link"] for pair in json.loads(process.stdout)["pairs"]] == ["gloo"]
+
+
 def test_a_full_mesh_of_connections_is_off_the_graph() -> None:
     """As gloo makes it unless it is told not to."""
     process = audit("--links", "network", TORCH_GLOO_LAZY_INIT="0")

@@ -1,9 +1,14 @@
-"""The contract across real processes: every check of battery.py, on 2, 3, 4 and 8 ranks, under torchrun and mpiexec."""
+"""The contract across real processes: every check of battery.py, on 2, 3, 4 and 8 ranks, under torchrun and mpiexec.
+
+Over shared memory and over the network: each number of ranks over one of them by one launcher and over the other by the
+other, the rest where slow tests are asked for.
+"""
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 import battery
@@ -11,7 +16,7 @@ import pytest
 import wrapped
 from jobs import LAUNCHERS, run
 
-RANKS = (2, 3, 4, 8)
+SHARED_BY = {2: "torchrun", 3: "mpiexec", 4: "mpiexec", 8: "torchrun"}  # ranks -> the launcher of "auto", if not slow
 pytestmark = pytest.mark.timeout(700)
 TRANSPORT = {"torchrun": "c10d (gloo)", "mpiexec": "mpi"}
 
@@ -21,9 +26,9 @@ def results(tmp_path_factory: pytest.TempPathFactory):
     """The results of one job, which is run when they are first asked for."""
 
     @lru_cache
-    def of(launcher: str, ranks: int) -> list[dict[str, str]]:
-        folder = tmp_path_factory.mktemp(f"{launcher}{ranks}")
-        process = run(launcher, ranks, str(Path(battery.__file__)), str(folder), timeout=600)
+    def of(launcher: str, ranks: int, links: str) -> list[dict[str, str]]:
+        folder = tmp_path_factory.mktemp(f"{launcher}{ranks}{links}")
+        process = run(launcher, ranks, str(Path(battery.__file__)), str(folder), timeout=600, LINKS=links)
         written = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
         failed = [result for result in written if process.returncode]  # others may have been stopped before they wrote
         assert len(written) == ranks or failed, process.stdout + process.stderr
@@ -32,11 +37,16 @@ def results(tmp_path_factory: pytest.TempPathFactory):
     return of
 
 
-@pytest.mark.parametrize("ranks", RANKS)
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+def jobs():
+    for launcher, ranks, links in product(LAUNCHERS, SHARED_BY, ("auto", "network")):
+        usual = (launcher == SHARED_BY[ranks]) == (links == "auto")
+        yield pytest.param(launcher, ranks, links, marks=() if usual else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("launcher", "ranks", "links"), jobs())
 @pytest.mark.parametrize("check", [check.__name__ for check in battery.CHECKS])
-def test_contract(results, launcher: str, ranks: int, check: str) -> None:
-    for rank, result in enumerate(results(launcher, ranks)):
+def test_contract(results, launcher: str, ranks: int, links: str, check: str) -> None:
+    for rank, result in enumerate(results(launcher, ranks, links)):
         assert result["transport"] == TRANSPORT[launcher]
         assert result.get(check, "not reached: see the check before") == "ok", f"rank {rank}\n{result.get(check)}"
 
