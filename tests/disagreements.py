@@ -32,6 +32,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "record_gradients": ("true",),
     "check_finite": ("true",),
     "timeout": ("250.0",),
+    "links": ("network",),
     "placement": ("contiguous",),
     "network.architecture": ("MS3",),
     "network.features": ("4",),

@@ -17,6 +17,7 @@ from hdnn_dist.experiments import EXPERIMENTS, running
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.cells import Result as Trained
 from hdnn_dist.experiments.pages import Output, write_page
+from hdnn_dist.experiments.records import Records
 from hdnn_dist.experiments.running import train
 from hdnn_dist.experiments.table import listed, median_range
 from hdnn_dist.plots.lines import Line, draw_lines
@@ -91,6 +92,12 @@ class TestTables:
         assert len({cell.settings(seed=0).model_dump_json() for cell in cells}) == count
         assert len({str(cell) for cell in cells}) == count
         assert all(checked(cell).conditions.refusal is None for cell in cells)
+
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_what_is_on_record_need_not_be_trained_again(self, name: str) -> None:
+        """A new key of the config that changes no result must not be taken for another experiment."""
+        on_record = Records(ROOT / "docs" / "results" / f"{name}.jsonl")
+        assert all(on_record.find(cell.settings(seed=0)) for cell in EXPERIMENTS[name].cells)
 
     def test_architectures(self) -> None:
         cells = {tuple(cell.labels.values()): cell.settings(seed=0) for cell in EXPERIMENTS["architectures"].cells}

@@ -16,7 +16,7 @@ from hdnn_dist.training.config import Config
 class Records:
     """The results in a file, each with the config that gave it.
 
-    A config is found again only if all of its keys have the same values, the place of the data set's files excepted.
+    A config is found again only if all of its keys have the same values, but for those that change no result.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,8 +48,9 @@ def is_record(path: Path) -> bool:
 
 
 def _identity(config: Config) -> dict[str, Any]:
+    """Without what changes no result: where the data are, and what carries messages, of which one process has none."""
     values = config.model_dump(mode="json")
-    del values["data"]["root"]
+    del values["data"]["root"], values["links"]
     return values
 
 
