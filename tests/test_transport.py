@@ -15,6 +15,7 @@ from jobs import by_hand, run
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.exchange.launchers import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import OffGraphError
+from hdnn_dist.exchange.transports.c10d import refuse_shared_gpus
 
 RING = CommunicationGraph.ring(8)
 
@@ -165,3 +166,10 @@ def test_the_socket_test_would_see_a_full_mesh(tmp_path: Path) -> None:
     """Without lazy connections gloo joins everybody: what the test above must be able to see."""
     seen = connections(tmp_path, 4, "mesh", TORCH_GLOO_LAZY_INIT="0")
     assert seen == set(combinations(range(4), 2))
+
+
+def test_ranks_that_share_a_gpu_are_refused() -> None:
+    """By host and device: two hosts have a cuda:0 each."""
+    refuse_shared_gpus(["a, cuda:0", "a, cuda:1", "b, cuda:0"])
+    with pytest.raises(ValueError, match="ranks 1 and 3 both have the GPU a, cuda:1: start at most as many ranks"):
+        refuse_shared_gpus(["a, cuda:0", "a, cuda:1", "b, cuda:0", "a, cuda:1"])

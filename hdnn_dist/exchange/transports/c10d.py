@@ -109,6 +109,8 @@ class C10dWorld(World):
         if self.size > 1:
             guard(self.rank, end_soon)
         hosts = self.texts(socket.gethostname())
+        if self.device.type == "cuda":
+            refuse_shared_gpus(self.texts(f"{socket.gethostname()}, {self.device}"))
         if self._owns_group:
             self._make_group()
         self.transport = f"c10d ({self.network})"
@@ -155,6 +157,17 @@ class C10dWorld(World):
                 within(GRACE, dist.destroy_process_group)
             except (TimeoutError, RuntimeError):  # it waits for a rank that will not come
                 failed()
+
+
+def refuse_shared_gpus(devices: Sequence[str]) -> None:
+    """``ValueError`` where two ranks have one GPU, on which NCCL does not serve both. ``devices``: of all ranks."""
+    for rank, device in enumerate(devices):
+        first = devices.index(device)
+        if first < rank:
+            raise ValueError(
+                f"ranks {first} and {rank} both have the GPU {device}: start at most as many ranks on a host as it has "
+                "GPUs, or give device='cpu'"
+            )
 
 
 def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
