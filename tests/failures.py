@@ -70,7 +70,7 @@ def main(what: str, when: str, transport: str) -> None:
     perhaps("start")
     meet_early(transport, TIMEOUT)
     perhaps("connect")
-    with connect(transport, timeout=TIMEOUT) as world:
+    with connect(transport, timeout=TIMEOUT, links="network") as world:
         perhaps("place")
         step = Step(world)
         perhaps("contact")

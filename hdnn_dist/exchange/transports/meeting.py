@@ -150,7 +150,7 @@ def _listen(place: _Place, timeout: float) -> dist.Store:
         place.port,
         place.size,
         is_master=True,
-        timeout=duration(timeout),
+        timeout=duration(timeout + LONGEST),  # of its own call to itself, which a busy machine makes slow
         wait_for_workers=False,
         master_listen_fd=listener.detach(),
     )
