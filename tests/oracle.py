@@ -16,7 +16,7 @@ ACTIVATIONS: dict[str, Function] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "leaky_relu": lambda z: F.leaky_relu(z, 0.01),
-    "softplus": F.softplus,
+    "softplus": lambda z: F.softplus(z, threshold=40),
     "sigmoid": torch.sigmoid,
     "identity": lambda z: z,
 }
