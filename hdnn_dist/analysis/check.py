@@ -145,7 +145,7 @@ def _check_placement(config: Config, graph: CommunicationGraph) -> None:
     """A name has to serve for one rank, a list for as many as it names."""
     given = config.placement
     ranks = given.values() if isinstance(given, dict) else [0] if isinstance(given, str) else given
-    owners(graph, max(0, *ranks) + 1, given)
+    owners(graph, max([0, *ranks]) + 1, given)
 
 
 def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: Description) -> LayerCost | None:

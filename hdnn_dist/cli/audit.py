@@ -16,7 +16,7 @@ from hdnn_dist.analysis.audit.rank import audited as run_as_rank
 from hdnn_dist.analysis.audit.rank import join
 from hdnn_dist.analysis.audit.report import as_json as json_of
 from hdnn_dist.analysis.audit.report import as_text
-from hdnn_dist.cli.shell import FAILED, console, leave, reported
+from hdnn_dist.cli.shell import FAILED, ConfigFile, Overrides, console, leave, reported
 from hdnn_dist.exchange.connect import meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
@@ -24,13 +24,8 @@ from hdnn_dist.training.config import load_config
 
 
 def audit(
-    config: Annotated[
-        Path | None, typer.Argument(help="TOML file; without one: 8 agents on a ring, double circles.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as --set network.layers=64; repeatable."),
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
     ranks: Annotated[
         int | None, typer.Option(min=1, help="How many to start; default those of the placement, or up to 4.")
     ] = None,

@@ -19,7 +19,7 @@ from hdnn_dist.analysis.analyze import (
 )
 from hdnn_dist.analysis.check import agents_by_name, check_config, extent
 from hdnn_dist.analysis.cost import LayerCost, layer_cost
-from hdnn_dist.cli.shell import FAILED, console, default_folder, leave, reported, table
+from hdnn_dist.cli.shell import FAILED, ConfigFile, Overrides, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.graph import draw_graph
@@ -32,13 +32,8 @@ LONGEST_NAME = 80  # characters of the default name of a picture
 
 
 def check(
-    config: Annotated[
-        Path | None, typer.Argument(help="TOML file; without one: 8 agents on a ring, double circles.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as --set network.layers=64; repeatable."),
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
 ) -> None:
     """Tell whether neighbours alone can train a config, how far its inputs reach, and what a layer costs.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,6 +22,12 @@ from hdnn_dist.support.arguments import one_line
 from hdnn_dist.training.loop import DivergenceError
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+ConfigFile = Annotated[Path | None, typer.Argument(help="TOML file; without one: 8 agents on a ring, double circles.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as --set network.layers=64; repeatable."),
+]
 
 console = Console(soft_wrap=True, markup=False, emoji=False)
 

@@ -12,7 +12,7 @@ import torch
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from hdnn_dist.cli.shell import console, default_folder, reported
+from hdnn_dist.cli.shell import ConfigFile, Overrides, console, default_folder, reported
 from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect, meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
@@ -28,13 +28,8 @@ from hdnn_dist.training.loop import Epoch, Trainer
 
 
 def train(
-    config: Annotated[
-        Path | None, typer.Argument(help="TOML file; without one: 8 agents on a ring, double circles.")
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, such as --set network.layers=64; repeatable."),
-    ] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
     transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
     run_dir: Annotated[Path | None, typer.Option(help="Where to write; default runs/NAME-TIME.")] = None,
     overwrite: Annotated[
