@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -63,8 +63,7 @@ class Links:
     def _shared_machine(self, pair: Pair) -> bool:
         if self._machines is None:
             self._machines = self.world.texts(_own_machine(self.world))
-            if self._machines.count(self._machines[self.world.rank]) > len(os.sched_getaffinity(0)):
-                self.waited[1] = FEW_LOOKS
+            self.waited[1] = _looks(self._machines, self.world.rank)
         if len(self._machines) < self.world.size:
             return False  # of a transport that tells no texts
         here, there = (self._machines[rank] for rank in pair)
@@ -80,6 +79,12 @@ class Links:
         segments = {peer: segment for peer, segment in {**made, **opened}.items() if segment is not None}
         having = [json.loads(text) for text in self.world.texts(json.dumps(sorted(segments)))]
         self.segments.update((peer, segment) for peer, segment in segments.items() if rank in having[peer])
+
+
+def _looks(machines: Sequence[str], rank: int) -> int:
+    """Fewer where this machine has more of the ranks than cores."""
+    crowded = rank < len(machines) and machines.count(machines[rank]) > len(os.sched_getaffinity(0))
+    return FEW_LOOKS if crowded else LOOKS
 
 
 def _own_machine(world: World) -> str:
