@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import linked_ranks
 import pytest
-from jobs import LAUNCHERS, by_hand, command, mpiexec, run, started
+from jobs import LAUNCHERS, by_hand, run
 
 pytest.importorskip("numba", reason="shared memory needs numba")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux")
@@ -135,19 +134,6 @@ def test_without_dev_shm(mount: str, usual: dict[int, dict[str, Any]]) -> None:
     found = trained("auto", within=dict.fromkeys(range(RANKS), apart))
     assert links(found) == ring(SHARED)
     same_losses(found, usual)
-
-
-def test_mpi_without_dev_shm(usual: dict[int, dict[str, Any]]) -> None:
-    """MPICH needs it for its own messages, unless it is told to do without."""
-    apart = ["unshare", "--mount", "sh", "-c", TINY_SHM, "sh"]
-    permitted(*apart)
-    mpiexec()
-    about = {**os.environ, "OMP_NUM_THREADS": "1", "MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self"}
-    with started([*apart, *command("mpiexec", RANKS, SCRIPT, str(STEPS), "auto")], about) as job:
-        output, errors = job.communicate(timeout=240)
-    assert job.returncode == 0, output + errors
-    assert links(said(output)) == ring(SHARED)
-    same_losses(said(output), usual)
 
 
 @pytest.mark.parametrize("asked", ["auto", "network"])
