@@ -433,7 +433,7 @@ def _passed(net: HDNN, x: Tensor, flight: tuple[int, int] | None) -> dict[str, T
     own = x.clone().requires_grad_()
     y = net(own)
     y.sin().sum().backward()
-    assert flight is None or net._passes.stepper(len(x), x.dtype).flight == flight
+    assert flight is None or net.agents.world.size == 1 or net._passes.stepper(len(x), x.dtype).flight == flight
     return {"y": y.detach(), "x": own.grad, "weights": net.weights.grad}
 
 
