@@ -121,6 +121,7 @@ class CompiledStepper:
         costs = slowest(Costs(*exchange_seconds(halo, self._columns, self._dtype), compute), collect)
         self.fly(Flight(self._columns, chosen(self._tiles, costs)))
 
+    @torch.compiler.disable
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
