@@ -19,7 +19,8 @@ from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.world import World
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import OWN_KEYS, known_keys, load_config
+from hdnn_dist.training.config import OWN_KEYS, known_keys
+from hdnn_dist.training.config_files import load_config
 
 RING = CommunicationGraph.ring(8)
 SMALL = ("data.samples=200", "network.layers=3", "epochs=1")

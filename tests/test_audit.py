@@ -28,7 +28,7 @@ from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.support.shared_memory import segments_of
 from hdnn_dist.support.sockets import sockets_of
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 pytestmark = [
     pytest.mark.timeout(400),

@@ -29,7 +29,7 @@ from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.graph import CommunicationGraph
 from hdnn_dist.runs.folder import RunFolder
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 SMALL = ("epochs=2", "network.layers=4", "data.samples=400")
 PICTURES = {"graph.png", "sparsity.png", "curves.png", "decision.png"}

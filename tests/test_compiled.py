@@ -26,7 +26,7 @@ from hdnn_dist.kernels.registry import KernelWarning
 from hdnn_dist.propagation import activations
 from hdnn_dist.propagation.activations import ACTIVATIONS
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 numba = pytest.importorskip("numba", reason="numba is not installed: the torch kernel serves")
 compiled = pytest.importorskip(

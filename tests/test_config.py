@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hdnn_dist.training.config import Config, ConfigError, dump_config, known_keys, load_config
+from hdnn_dist.training.config import Config, ConfigError, known_keys
+from hdnn_dist.training.config_files import dump_config, load_config
 
 EVERYTHING = """
 seed = 7

@@ -24,7 +24,7 @@ from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.divergence import BEFORE, DivergenceError, Place, all_finite, first_not_finite
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from hdnn_dist.cli import app
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.folder import graph_of
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 CITIES = ["Frankfurt", "Köln", 'Ulm "an der" Donau', "5", "$$x", "1", "Bern", "all"]
 NUMBERED = """

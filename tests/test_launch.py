@@ -17,7 +17,7 @@ import typer
 from jobs import BIN, mpiexec, run
 
 from hdnn_dist.cli import app
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["dtype=float64", "epochs=2", "network.layers=4", "data.samples=400"]

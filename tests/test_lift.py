@@ -19,7 +19,8 @@ from hdnn_dist.cli import app
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.runs.checkpoint import load_weights, save_weights
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import Config, load_config
+from hdnn_dist.training.config import Config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
 from hdnn_dist.weights.initial import draw_lift, draw_readout

@@ -25,7 +25,7 @@ from hdnn_dist.data.mnist_download import download
 from hdnn_dist.exchange.transports.local import LocalWorld
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Trainer
 
 ROOT = Path(__file__).parents[1]

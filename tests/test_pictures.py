@@ -37,7 +37,7 @@ from hdnn_dist.plots.sensitivity import (
 )
 from hdnn_dist.runs.pictures import decision_plane, draw_run
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Trainer
 
 TOPOLOGIES = Path(__file__).parents[1] / "topologies"

@@ -15,7 +15,8 @@ import hdnn_dist.analysis.bounds as bounds_file
 from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
 from hdnn_dist.model.norms import coupling_norm, operator_norms, squared_norm_bound
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import ConfigError, load_config
+from hdnn_dist.training.config import ConfigError
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Trainer
 from hdnn_dist.training.regularization import (
     SpectralProjection,

@@ -25,7 +25,8 @@ from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training import gradients as gradients_file
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import Config, OptimizerConfig, load_config
+from hdnn_dist.training.config import Config, OptimizerConfig
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.gradients import StepGradients
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import DivergenceError, Epoch, Outcome, Trainer

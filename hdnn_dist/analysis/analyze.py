@@ -33,7 +33,7 @@ from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, graph_of
 from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.job import Job
 
 NAMED = ("counterexample", "depth", "controls")

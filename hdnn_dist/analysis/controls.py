@@ -13,7 +13,7 @@ from hdnn_dist.analysis.effects import effects
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Trainer
 
 SAMPLES = 8  # inputs at which the BSM is looked at

@@ -20,7 +20,7 @@ from hdnn_dist.cli.shell import FAILED, ConfigFile, Overrides, console, leave, r
 from hdnn_dist.exchange.connect import meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 
 def audit(

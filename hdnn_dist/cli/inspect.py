@@ -25,7 +25,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.graph import draw_graph
 from hdnn_dist.plots.style import is_ours
 from hdnn_dist.support.markdown import padded_table
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 
 MOST_DRAWN = 2**17  # edges: a layer's cost takes a network to be built, and a picture its time
 LONGEST_NAME = 80  # characters of the default name of a picture

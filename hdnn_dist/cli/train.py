@@ -22,7 +22,7 @@ from hdnn_dist.runs.links import pairs_by_link
 from hdnn_dist.runs.pictures import decision_plane, draw_run
 from hdnn_dist.runs.summary import summarise
 from hdnn_dist.training.build import build
-from hdnn_dist.training.config import load_config
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Epoch, Trainer
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hdnn_dist.training.config import Config, load_config
+from hdnn_dist.training.config import Config
+from hdnn_dist.training.config_files import load_config
 
 CONFIGS = Path(__file__).parents[2] / "launch" / "configs"
 

@@ -23,7 +23,8 @@ from hdnn_dist.graph.files import is_file
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, remove_weights
 from hdnn_dist.runs.pictures import PICTURES
 from hdnn_dist.support.files import write_whole
-from hdnn_dist.training.config import Config, dump_config
+from hdnn_dist.training.config import Config
+from hdnn_dist.training.config_files import dump_config
 from hdnn_dist.training.loop import Epoch
 
 try:

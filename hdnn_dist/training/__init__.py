@@ -1,6 +1,7 @@
 """From a config file to a trained network."""
 
-from hdnn_dist.training.config import Config, ConfigError, load_config
+from hdnn_dist.training.config import Config, ConfigError
+from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.divergence import DivergenceError
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer

@@ -23,7 +23,8 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.arguments import one_line, unknown
 from hdnn_dist.support.ranks import GRACE, command, started
 from hdnn_dist.support.sockets import ancestors
-from hdnn_dist.training.config import Config, dump_config
+from hdnn_dist.training.config import Config
+from hdnn_dist.training.config_files import dump_config
 
 MOST_RANKS = 4  # that are started unless a number is given
 TRANSPORTS, LINKS = ("c10d", "mpi"), ("auto", "network")
