@@ -15,7 +15,7 @@ from jobs import by_hand, run
 from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.exchange.launchers import MPI_SIZE_VARIABLES, TORCHRUN_VARIABLES
 from hdnn_dist.exchange.ledger import OffGraphError
-from hdnn_dist.exchange.transports.c10d import refuse_shared_gpus
+from hdnn_dist.exchange.transports.c10d import refuse_devices
 
 RING = CommunicationGraph.ring(8)
 
@@ -168,8 +168,21 @@ def test_the_socket_test_would_see_a_full_mesh(tmp_path: Path) -> None:
     assert seen == set(combinations(range(4), 2))
 
 
-def test_ranks_that_share_a_gpu_are_refused() -> None:
+def test_ranks_on_gpus_of_their_own() -> None:
     """By host and device: two hosts have a cuda:0 each."""
-    refuse_shared_gpus(["a, cuda:0", "a, cuda:1", "b, cuda:0"])
-    with pytest.raises(ValueError, match="ranks 1 and 3 both have the GPU a, cuda:1: start at most as many ranks"):
-        refuse_shared_gpus(["a, cuda:0", "a, cuda:1", "b, cuda:0", "a, cuda:1"])
+    refuse_devices(["a", "a", "b"], ["cuda:0", "cuda:1", "cuda:0"], [2, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "devices", "counts", "message"),
+    [
+        ("aaba", ["cuda:0", "cuda:1", "cuda:0", "cuda:1"], [2, 2, 1, 2], "ranks 1 and 3 both have cuda:1 of a: start"),
+        ("aa", ["cuda:0", "cuda:1"], [1, 1], "rank 1 needs cuda:1 of a, which has 1 GPU: start at most as many ranks"),
+        ("ab", ["cuda:0", "cpu"], [1, 0], "rank 0 is on cuda:0, rank 1 on cpu: start at most"),
+    ],
+)
+def test_ranks_without_gpus_of_their_own_are_refused(
+    hosts: str, devices: list[str], counts: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        refuse_devices(list(hosts), devices, counts)

@@ -108,9 +108,10 @@ class C10dWorld(World):
         self._asked = 0
         if self.size > 1:
             guard(self.rank, end_soon)
-        hosts = self.texts(socket.gethostname())
-        if self.device.type == "cuda":
-            refuse_shared_gpus(self.texts(f"{socket.gethostname()}, {self.device}"))
+        hosts, devices, counts = zip(*map(str.split, self.texts(_place(device))), strict=True)
+        refuse_devices(hosts, devices, [int(count) for count in counts])
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         if self._owns_group:
             self._make_group()
         self.transport = f"c10d ({self.network})"
@@ -126,11 +127,15 @@ class C10dWorld(World):
 
     def _make_group(self) -> None:
         os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
-        backend, timeout = ("nccl", self.timeout) if self.device.type == "cuda" else ("gloo", self.timeout / CONTACT)
+        backend, timeout, device = "gloo", self.timeout / CONTACT, None
+        if self.device.type == "cuda":
+            backend, timeout, device = "nccl", self.timeout, self.device
         store, rank, size = self._meeting
 
         def make() -> None:
-            dist.init_process_group(backend, timeout=duration(timeout), store=store, rank=rank, world_size=size)
+            dist.init_process_group(
+                backend, timeout=duration(timeout), store=store, rank=rank, world_size=size, device_id=device
+            )
 
         try:
             make() if backend == "nccl" else within(self.timeout + GRACE, make)  # CUDA's device is the thread's
@@ -159,15 +164,30 @@ class C10dWorld(World):
                 failed()
 
 
-def refuse_shared_gpus(devices: Sequence[str]) -> None:
-    """``ValueError`` where two ranks have one GPU, on which NCCL does not serve both. ``devices``: of all ranks."""
-    for rank, device in enumerate(devices):
-        first = devices.index(device)
-        if first < rank:
-            raise ValueError(
-                f"ranks {first} and {rank} both have the GPU {device}: start at most as many ranks on a host as it has "
-                "GPUs, or give device='cpu'"
-            )
+def _place(device: torch.device) -> str:
+    """Host, device, and how many GPUs the host shows."""
+    return f"{socket.gethostname()} {device} {torch.cuda.device_count()}"
+
+
+def refuse_devices(hosts: Sequence[str], devices: Sequence[str], counts: Sequence[int]) -> None:
+    """``ValueError`` unless all ranks are on CPUs, or each on a GPU of its own: NCCL serves one rank on each.
+
+    ``hosts``, ``devices``: of all ranks, such as "node1" and "cuda:0"; ``counts``: the GPUs that each of them sees.
+    """
+    mend = (
+        "start at most as many ranks on a host as it has GPUs, or give device='cpu' (hide GPUs: CUDA_VISIBLE_DEVICES=)"
+    )
+    kinds = [device.partition(":")[0] for device in devices]
+    if other := [rank for rank, kind in enumerate(kinds) if kind != kinds[0]]:
+        raise ValueError(f"rank 0 is on {devices[0]}, rank {other[0]} on {devices[other[0]]}: {mend}")
+    places = [f"{device} of {host}" for host, device in zip(hosts, devices, strict=True)]
+    for rank, (place, count) in enumerate(zip(places, counts, strict=True)):
+        if kinds[rank] == "cpu":
+            continue
+        if torch.device(devices[rank]).index >= count:
+            raise ValueError(f"rank {rank} needs {place}, which has {count} GPU{'s' * (count != 1)}: {mend}")
+        if (first := places.index(place)) < rank:
+            raise ValueError(f"ranks {first} and {rank} both have {place}: {mend}")
 
 
 def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
@@ -178,9 +198,14 @@ def join(device: str | torch.device | None, timeout: float) -> C10dWorld:
             f"transport 'c10d' needs the environment of torchrun, and {', '.join(missing)} is not set: "
             "start with 'torchrun --standalone --nproc-per-node RANKS ...', or use transport 'local'"
         )
-    if device is None and torch.cuda.is_available():
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    chosen = device_named("cpu" if device is None else device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    return C10dWorld(chosen, timeout)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return C10dWorld(_numbered(device_named(device)), timeout)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """With the number of a GPU: that of the rank on its host, or the current one of a user who has made the group."""
+    if device.type == "cpu" or device.index is not None:
+        return device
+    own = torch.cuda.current_device() if dist.is_initialized() else int(os.environ.get("LOCAL_RANK", "0"))
+    return torch.device("cuda", own)
