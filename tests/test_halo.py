@@ -66,6 +66,20 @@ def test_agents_of_one_shape_are_one_group() -> None:
         assert len(layout.groups) == groups
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_agents_that_read_nothing_of_other_ranks_have_groups_of_their_own(size: int) -> None:
+    """They are multiplied while the halo travels, so no slot of theirs may be in it."""
+    graph = CommunicationGraph.watts_strogatz(20, 4, 0.2, seed=1)
+    sizes = np.arange(20) % 3 + 1
+    for agents in seats(graph, size):
+        layout = BlockLayout(Halo(agents, graph.pattern(), sizes), graph.pattern())
+        inner, outer = layout.groups[: layout.inner], layout.groups[layout.inner :]
+        assert all((group.slots < layout.halo.rows).all() for group in inner)
+        assert all((group.slots.view(-1, group.columns) >= layout.halo.rows).any(1).all() for group in outer)
+        assert sorted(agent for group in layout.groups for agent in group.agents) == agents.local.tolist()
+        assert bool(outer) == (size > 1)
+
+
 @pytest.mark.parametrize("members", [None, [8], [2, 6]])
 @pytest.mark.parametrize("owner", ["contiguous", [0, 1, 2, 2, 0, 1, 1, 2, 0]])
 def test_the_tree_uses_graph_edges_and_reaches_its_members(owner, members) -> None:

@@ -76,7 +76,10 @@ def _slices(pairs: np.ndarray, sizes: np.ndarray, start: int) -> dict[int, slice
 
 
 class HaloBuffer:
-    """A buffer ``data`` of (rows + halo rows, width) and the two exchanges that act on it in place."""
+    """A buffer ``data`` of (rows + halo rows, width) and the two exchanges that act on it in place.
+
+    Each can begin and end apart, so that what needs no other rank is computed while the halo travels.
+    """
 
     @torch.inference_mode(False)  # what is made for an evaluation is written in training too
     def __init__(self, halo: Halo, width: int, dtype: torch.dtype) -> None:
@@ -90,16 +93,34 @@ class HaloBuffer:
         packed = {peer: self._packed[rows] for peer, rows in halo.send_slices.items()}
         halos = {peer: self.data[rows] for peer, rows in halo.halo_slices.items()}
         self.gathering = halo.agents.channel(halo.gather_route, sends=packed, receives=halos)
-        self._scatter = halo.agents.channel(halo.scatter_route, sends=halos, receives=packed)
+        self._scattering = halo.agents.channel(halo.scatter_route, sends=halos, receives=packed)
 
     def gather(self) -> None:
         """Fill the halo rows from the owners' local rows."""
+        self.begin_gather()
+        self.end_gather()
+
+    def begin_gather(self) -> None:
+        """Until ``end_gather`` local rows may be read, the halo may not be touched."""
         if len(self._packed):
             torch.index_select(self.local, 0, self._send_rows, out=self._packed)
-        self.gathering.exchange(self._row_bytes)
+        self.gathering.begin(self._row_bytes)
+
+    def end_gather(self) -> None:
+        """From here on the halo rows have the owners' values."""
+        self.gathering.end()
 
     def scatter_add(self) -> None:
         """Add the halo rows to the owners' local rows: the adjoint of ``gather``. The halo rows keep their values."""
-        self._scatter.exchange(self._row_bytes)
+        self.begin_scatter_add()
+        self.end_scatter_add()
+
+    def begin_scatter_add(self) -> None:
+        """Until ``end_scatter_add`` local rows may be written, the halo may not."""
+        self._scattering.begin(self._row_bytes)
+
+    def end_scatter_add(self) -> None:
+        """From here on the local rows have what other ranks return."""
+        self._scattering.end()
         if len(self._packed):
             self.local.index_add_(0, self._send_rows, self._packed)

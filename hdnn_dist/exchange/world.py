@@ -46,9 +46,18 @@ class Channel(ABC):
 
     def exchange(self, row_bytes: int) -> None:
         """Send and receive everything; returns when all of it has arrived. Counted in the ledger."""
+        self.begin(row_bytes)
+        self.end()
+
+    def begin(self, row_bytes: int) -> None:
+        """Let it go, counted in the ledger; until ``end`` no other exchange may begin."""
         self.count(row_bytes)
         if self.sends or self.receives:
             self.start()
+
+    def end(self) -> None:
+        """Return when all of it has arrived."""
+        if self.sends or self.receives:
             began = time.monotonic_ns()
             self.finish()
             self.waited[0] += time.monotonic_ns() - began

@@ -89,14 +89,12 @@ class LinearMap:
 
     def _sum(self, coefficients: Coefficients, product: BlockProduct, A: Sequence[Tensor], x: HaloBuffer) -> Tensor:
         alpha, beta = coefficients
-        if alpha:
-            x.gather()
         if beta:
-            product.adjoint(A, self.layout.grouped(x.local), self._returned.data)
-            self._returned.scatter_add()
+            product.begin_adjoint(A, self.layout.grouped(x.local), self._returned)
+            self._returned.end_scatter_add()
         if not alpha:
             return _times(self._returned.local, beta)
-        read = _times(self.layout.ungrouped(product.apply(A, x.data)), alpha)
+        read = _times(self.layout.ungrouped(product.apply(A, x)), alpha)
         return read.add_(self._returned.local, alpha=beta) if beta else read
 
     @cached_property

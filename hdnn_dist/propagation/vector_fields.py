@@ -131,36 +131,34 @@ class Gradient(VectorField):
     def forward(self, at: Blocks, x: HaloBuffer) -> Tensor:
         """As ``VectorField.forward``."""
         product, f = self._forward
-        x.gather()
-        z = product.apply(at.K, x.data).add_(at.b)
+        z = product.apply(at.K, x).add_(at.b)
         self.activation.apply_(z)
-        product.adjoint(at.K, z, f.data)
-        f.scatter_add()
+        product.begin_adjoint(at.K, z, f)
+        f.end_scatter_add()
         return f.local
 
     def reverse(self, at: Blocks, x: HaloBuffer, grad: Blocks, rebuild: bool) -> tuple[Tensor | None, Tensor]:
         """As ``VectorField.reverse``."""
         product, fv = self._both if rebuild else self._second
         s, q = self._response(at, x, product)
-        product.adjoint(at.K, product.z[:, -fv.data.shape[1] :], fv.data)
+        product.begin_adjoint(at.K, product.z[:, -fv.data.shape[1] :], fv)
         product.accumulate(grad.K, q, slice(0, self.width))
         product.accumulate(grad.K, s, slice(self.width, None))
         grad.b.add_(q.sum(1, keepdim=True))
-        fv.scatter_add()
+        fv.end_scatter_add()
         return fv.local[:, : self.width] if rebuild else None, fv.local[:, -self.width :]
 
     def tangent(self, at: Blocks, x: HaloBuffer) -> tuple[Tensor, Tensor]:
         """As ``VectorField.tangent``."""
         product, fv = self._both
         self._response(at, x, product)
-        product.adjoint(at.K, product.z, fv.data)
-        fv.scatter_add()
+        product.begin_adjoint(at.K, product.z, fv)
+        fv.end_scatter_add()
         return fv.local[:, : self.width], fv.local[:, self.width :]
 
     def _response(self, at: Blocks, x: HaloBuffer, product: BlockProduct) -> tuple[Tensor, Tensor]:
         """s = s(K x + b) and q = s' K u, side by side in the product's z."""
-        x.gather()
-        z = product.apply(at.K, x.data)
+        z = product.apply(at.K, x)
         s, q = z[:, : self.width], z[:, self.width :]
         self.activation.both_(s.add_(at.b), q)
         return s, q

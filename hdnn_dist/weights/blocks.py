@@ -1,14 +1,16 @@
 """How one block-sparse matrix K lies in memory on a rank.
 
 The rows of K that belong to agent i form one dense block K_i of (rows of i) x (sum of the blocks that i reads).
-Agents whose K_i have one shape form a group and are multiplied in one batched product. The flat vector of a matrix
-holds the K_i of the first group, those of the second, ..., then its biases, each in the same order of agents.
+Agents whose K_i have one shape form a group and are multiplied in one batched product; agents that read blocks of
+other ranks have groups of their own, the last ones. The flat vector of a matrix holds the K_i of the first group, those
+of the second, ..., then its biases, each in the same order of agents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,20 +48,27 @@ class Group:
         return weights[..., start : start + self.rows * self.columns].unflatten(-1, (self.rows, self.columns))
 
 
+class Bags(NamedTuple):
+    """The slots (slots,) that read some buffer rows, ascending row after row; ``starts``: (rows,) where each begins."""
+
+    order: Tensor
+    starts: Tensor
+
+
 class BlockLayout:
     """The groups of one pattern on one rank, and the adjoint table of their slots.
 
-    ``biases``: how many bias vectors go with the matrix. ``size``: entries of the flat vector, ``entries`` of them K's;
-    ``order``: (rows,) for every row in the order of the groups, the local row; ``slots``: buffer rows read, of all
-    groups together; ``bag_order`` (slots,), ``bag_starts`` (buffer rows,): the slots that read each buffer row,
-    ascending.
+    ``inner``: how many of the groups read blocks of this rank only. ``biases``: how many bias vectors go with the
+    matrix. ``size``: entries of the flat vector, ``entries`` of them K's; ``order``: (rows,) for every row in the order
+    of the groups, the local row; ``slots``: buffer rows read, of all groups together; ``own``, ``of_others``: who reads
+    the local rows, and the halo rows.
     """
 
     def __init__(self, halo: Halo, pattern: Pattern, biases: int = 1) -> None:
         self.halo = halo
         self.pattern = pattern
         self.device = halo.agents.world.device
-        self.groups = list(self._make_groups())
+        self.inner, self.groups = self._make_groups()
         self.entries = self.groups[-1].entries.stop
         self.slots = self.groups[-1].span.stop
         self.biases = biases
@@ -68,9 +77,11 @@ class BlockLayout:
         self.order = torch.as_tensor(ranges(halo.offsets[members], halo.sizes[members]), device=self.device)
         self.in_order = bool((self.order.diff() == 1).all())
         slot_rows = torch.cat([group.slots for group in self.groups])
-        self.bag_order = torch.argsort(slot_rows, stable=True)
+        order = torch.argsort(slot_rows, stable=True)
         counts = torch.bincount(slot_rows, minlength=halo.rows + halo.halo_rows)
-        self.bag_starts = torch.cumsum(counts, 0) - counts
+        starts, cut = torch.cumsum(counts, 0) - counts, int(counts[: halo.rows].sum())
+        self.own = Bags(order[:cut], starts[: halo.rows])
+        self.of_others = Bags(order[cut:], starts[halo.rows :] - cut)
 
     def bias(self, weights: Tensor, number: int = 0) -> Tensor:
         """View (..., rows) of a bias in flat weights (..., size), in the order of the groups."""
@@ -113,11 +124,22 @@ class BlockLayout:
                 bias_rows.append(row)
         return np.concatenate(rows), np.concatenate(columns), np.concatenate(bias_rows)
 
-    def _make_groups(self) -> Iterator[Group]:
+    def _make_groups(self) -> tuple[int, list[Group]]:
         sizes, local = self.halo.sizes, self.halo.agents.local
         rows = sizes[local]
         columns = np.bincount(self.pattern.rows, sizes[self.pattern.columns], len(sizes)).astype(np.int64)[local]
-        shapes, member = np.unique(np.column_stack([rows, columns]), axis=0, return_inverse=True)
+        remote = np.bincount(self.pattern.rows, self._from_others(), len(sizes))[local] > 0
+        kinds, member = np.unique(np.column_stack([remote, rows, columns]), axis=0, return_inverse=True)
+        return int((kinds[:, 0] == 0).sum()), list(self._groups_of(kinds[:, 1:], member))
+
+    def _from_others(self) -> np.ndarray:
+        """(pairs of the pattern,) the size of a block that another rank owns, 0 for others."""
+        owner, sizes = self.halo.agents.owner, self.halo.sizes
+        return np.where(owner[self.pattern.columns] == self.halo.agents.world.rank, 0, sizes[self.pattern.columns])
+
+    def _groups_of(self, shapes: np.ndarray, member: np.ndarray) -> Iterator[Group]:
+        """``shapes``: (groups, 2) of K_i; ``member``: the group of each local agent."""
+        local = self.halo.agents.local
         entry = row = slot = 0
         for number, (height, width) in enumerate(shapes.tolist()):
             agents = local[member.reshape(-1) == number]

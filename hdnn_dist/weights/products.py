@@ -1,4 +1,7 @@
-"""Block-sparse products in plain torch operations, for the portable pass: the reference of the compiled ones."""
+"""Block-sparse products in plain torch operations, for the portable pass: the reference of the compiled ones.
+
+An exchange is a part of a product: blocks that need no other rank are multiplied while the others' halo travels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdnn_dist.weights.blocks import BlockLayout, Group
+from hdnn_dist.exchange.halo import HaloBuffer
+from hdnn_dist.weights.blocks import Bags, BlockLayout, Group
 
 
 class BlockProduct:
@@ -25,26 +29,43 @@ class BlockProduct:
         read = empty.new_empty(layout.slots, width)
         self._returned = empty.new_empty(layout.slots, returned)
         self._parts = [_Part(group, read, self.z, self._returned) for group in layout.groups]
+        self._inner, self._outer = slice(layout.inner), slice(layout.inner, None)
 
-    def apply(self, K: Sequence[Tensor], x: Tensor) -> Tensor:
-        """z = K x, (rows, width), from x (buffer rows, width).
+    def apply(self, K: Sequence[Tensor], x: HaloBuffer) -> Tensor:
+        """z = K x, (rows, width), from the local rows of x, of ``width`` columns, which is gathered.
 
         The result is valid until the next call; so are the blocks that were read, for ``accumulate``.
         """
-        for part, K_g in zip(self._parts, K, strict=True):
-            torch.index_select(x, 0, part.slots, out=part.read)
-            torch.bmm(K_g, part.x_hat, out=part.z)
+        x.begin_gather()
+        self._read(K, x.data, self._inner)
+        x.end_gather()
+        self._read(K, x.data, self._outer)
         return self.z
 
-    def adjoint(self, K: Sequence[Tensor], y: Tensor, f: Tensor) -> None:
-        """f = K^T y, (buffer rows, returned), from y (rows, returned).
+    def begin_adjoint(self, K: Sequence[Tensor], y: Tensor, f: HaloBuffer) -> None:
+        """f = K^T y, of ``returned`` columns, from y (rows, returned); what belongs to others is on its way.
 
-        Every buffer row is the sum of what its readers return, in a fixed order.
+        Every buffer row is the sum of what its readers return, in a fixed order; ``f.end_scatter_add()`` adds what
+        comes from other ranks.
         """
-        for part, K_g in zip(self._parts, K, strict=True):
+        self._return(K, y, self._outer)
+        if len(f.halo):
+            f.halo.copy_(self._sums(self.layout.of_others))
+        f.begin_scatter_add()
+        self._return(K, y, self._inner)
+        f.local.copy_(self._sums(self.layout.own))
+
+    def _read(self, K: Sequence[Tensor], x: Tensor, groups: slice) -> None:
+        for part, K_g in zip(self._parts[groups], K[groups], strict=True):
+            torch.index_select(x, 0, part.slots, out=part.read)
+            torch.bmm(K_g, part.x_hat, out=part.z)
+
+    def _return(self, K: Sequence[Tensor], y: Tensor, groups: slice) -> None:
+        for part, K_g in zip(self._parts[groups], K[groups], strict=True):
             torch.bmm(K_g.mT, part.rows_of(y), out=part.returned)
-        layout = self.layout
-        f.copy_(F.embedding_bag(layout.bag_order, self._returned, layout.bag_starts, mode="sum"))
+
+    def _sums(self, bags: Bags) -> Tensor:
+        return F.embedding_bag(bags.order, self._returned, bags.starts, mode="sum")
 
     def accumulate(self, grad_K: Sequence[Tensor], y: Tensor, columns: slice, scale: float = 1.0) -> None:
         """grad_K += scale y x_hat^T, per group (A, rows, columns), with the blocks that ``apply`` read last.
