@@ -2,6 +2,7 @@
 # make test    the test suite without the slow tests
 # make check   lint, format, types, and who may import whom
 # make slow    the tests that take minutes
+# make docs    the pages of docs/ as a site, in build/site
 # make clean   remove .venv, caches and the demo's run folder
 #
 # The only thing needed is Python 3.11: make PYTHON=python3.12 picks another.
@@ -14,10 +15,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # The matrices are small and the tests start many processes: one thread each is fastest.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check slow clean
+.PHONY: help demo test check slow docs clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -5
+	@sed -n 's/^# //p' Makefile | head -6
 
 demo: $(VENV)/.installed
 	$(BIN)/hdnn-dist train --run-dir runs/demo --overwrite
@@ -35,6 +36,10 @@ check: $(VENV)/.installed-dev
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site: build/site/index.html"
+
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis runs/demo
 	find hdnn_dist tests -name __pycache__ -prune -exec rm -rf {} +
@@ -48,5 +53,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[data,mpi,metis,dev]'
+	$(INSTALL) -e '.[data,mpi,metis,docs,dev]'
 	@touch $@ $(VENV)/.installed
