@@ -104,7 +104,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     features = features_per_agent(chosen.features, graph.agents)
     known.check_features(features)
     T = pattern_of(config, graph)
-    about = describe(config.data.name, root=config.data.root)
+    about = describe(config.data.name, root=config.data.root, graph=graph)
     cost = _cost(config, graph, T, about)  # first: it refuses what does not fit into the memory
     enters = _enters(known, features, columns_of(config, about, graph, features))
     found = check(

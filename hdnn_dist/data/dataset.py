@@ -9,26 +9,30 @@ for batch in batches(len(data.train), 125, seed=0, epoch=0):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from hdnn_dist.data.checks import check_description, check_splits
 from hdnn_dist.data.columns import ZERO
 from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
 from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
-from hdnn_dist.data.source import Description, Request, Source, Split, Values, check_splits
+from hdnn_dist.data.regression import REGRESSIONS
+from hdnn_dist.data.source import CLASSIFICATION, Description, GraphSource, Request, Source, Split, Values
 from hdnn_dist.data.synthetic import SYNTHETIC
+from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.arguments import named, require_memory, seed_number
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, Source | GraphSource] = {
     **{source.name: source for source in SYNTHETIC},
     DIGITS: Digits(),
     MNIST: Mnist(),
+    **{source.name: source for source in REGRESSIONS},
 }
 """Every known source by name; add one to make it loadable."""
 
@@ -50,11 +54,17 @@ class Dataset:
     classes: int
     image: tuple[int, int] | None
     columns: int
+    task: str = CLASSIFICATION
+    targets: Mapping[int, int] | None = None
 
 
-def describe(name: str, *, root: str | Path | None = None) -> Description:
-    """The shape of a data set, known before it is read. Raises ValueError for an unknown name."""
-    return _source(name).describe(_folder(root))
+def describe(name: str, *, root: str | Path | None = None, graph: CommunicationGraph | None = None) -> Description:
+    """The shape of a data set, known before it is read.
+
+    graph: for data that live on one. Raises ValueError for an unknown name, for a graph that is missing or does not
+    fit, and for targets at an agent that it has not.
+    """
+    return _described(_source(name, graph), root, graph)
 
 
 def load(
@@ -66,6 +76,8 @@ def load(
     noise: float | None = None,
     root: str | Path | None = None,
     labels: bool = True,
+    targets: Iterable[int] = (),
+    graph: CommunicationGraph | None = None,
 ) -> Dataset:
     """Read or make this rank's columns of a data set.
 
@@ -74,11 +86,14 @@ def load(
     samples, noise: None for the data set's own, see ``describe``.
     root: folder of the files, for data sets that are read from files.
     labels: False on ranks that do not need them.
+    targets: the local agents whose own targets are needed, of those that ``Description.targets`` names.
+    graph: for data that live on one.
 
     Raises ValueError for an unknown name, for an index, a seed or samples that the data set has not, for noise where it
     takes none, and for samples that are not as ``Split`` says.
     """
-    about = describe(name, root=root)
+    source = _source(name, graph)
+    about = _described(source, root, graph)
     _check_index(index, about)
     if noise is not None and about.noise is None:
         raise ValueError(f"the data set {name} takes no noise, but noise = {noise} is given; leave it out")
@@ -88,13 +103,14 @@ def load(
         seed=seed_number(seed),
         root=_folder(root),
         columns=index[index != ZERO],
-        labels=labels,
+        labels=labels and about.targets is None,
+        targets=_wanted(targets, about),
     )
     require_memory(f"{request.samples} samples", ROOM * request.samples)
-    splits = _source(name).read(request)
+    splits = source.read(request)
     check_splits(splits, about, request)
     train, test = (_with_zeros(split, index) for split in splits)
-    return Dataset(name, train, test, about.classes, about.image, about.columns)
+    return Dataset(name, train, test, about.classes, about.image, about.columns, about.task, about.targets)
 
 
 def local_features(table: Values, index: Index) -> Values:
@@ -123,8 +139,27 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int) -> Iterator[In
     return (order[start : start + batch_size] for start in range(0, samples, batch_size))
 
 
-def _source(name: str) -> Source:
-    return named("data set", name, SOURCES)
+def _source(name: str, graph: CommunicationGraph | None) -> Source:
+    source = named("data set", name, SOURCES)
+    if not isinstance(source, GraphSource):
+        return source
+    if graph is None:
+        raise ValueError(f"the data set {name} lives on a graph: pass graph=, the CommunicationGraph of the agents")
+    return source.on(graph)
+
+
+def _described(source: Source, root: str | Path | None, graph: CommunicationGraph | None) -> Description:
+    about = source.describe(_folder(root))
+    check_description(about, graph)
+    return about
+
+
+def _wanted(agents: Iterable[int], about: Description) -> tuple[int, ...]:
+    wanted = sorted(agents)
+    for agent in wanted:
+        if agent not in (about.targets or {}):
+            raise ValueError(f"targets of agent {agent} are asked for, but the data set {about.name} has none there")
+    return tuple(wanted)
 
 
 def _folder(root: str | Path | None) -> Path | None:

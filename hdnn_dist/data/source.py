@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from hdnn_dist.graph.communication import CommunicationGraph
+
 Values = npt.NDArray[np.float64] | npt.NDArray[np.float32]
+Answers = npt.NDArray[np.int64] | Values
+TASKS = CLASSIFICATION, REGRESSION = "classification", "regression"
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,10 @@ class Description:
     columns: number of columns D. image: (height, width) where a sample is an image, its columns row by row.
     samples: how many samples, training and test together, it has or makes unless told otherwise.
     noise: its default width of noise, None where it takes none.
+    task: "classification", or "regression", which predicts numbers.
+    classes: how many classes, or numbers that are predicted of a sample, those of all agents together.
+    targets: agent -> how many numbers it predicts itself, where agents have targets of their own; None where labels, of
+    whatever task, are at the root.
     """
 
     name: str
@@ -27,6 +36,8 @@ class Description:
     samples: int
     image: tuple[int, int] | None = None
     noise: float | None = None
+    task: str = CLASSIFICATION
+    targets: Mapping[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,15 @@ class Split:
     """Training or test samples.
 
     inputs: float64 (samples, columns asked for, or features of the local agents); float32 where no more is known.
-    labels: int64 (samples,), None on a rank that did not ask for them.
+    labels: int64 (samples,) class numbers, or floating-point (samples, outputs) for regression; None on a rank that did
+    not ask for them, and where agents have targets of their own.
+    targets: agent -> floating-point (samples, outputs of that agent), of the agents that were asked for; None where
+    labels are at the root.
     """
 
     inputs: Values
-    labels: npt.NDArray[np.int64] | None
+    labels: Answers | None
+    targets: Mapping[int, Values] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -46,13 +61,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Request:
-    """What a rank asks of a source. Ranks differ in ``columns`` and ``labels`` only.
+    """What a rank asks of a source. Ranks differ in ``columns``, ``labels`` and ``targets`` only.
 
     samples, noise: as in Description, the defaults already filled in.
     seed: decides the samples, their order and which are for test, the same on every rank.
     root: folder of files; sources that make or ship their data do not look at it.
     columns: int64 (columns,), those of the data set that this rank needs, in this order.
     labels: whether it needs the labels.
+    targets: the local agents whose own targets it needs, ascending; none where labels are at the root.
     """
 
     samples: int
@@ -61,10 +77,12 @@ class Request:
     root: Path | None
     columns: npt.NDArray[np.int64]
     labels: bool
+    targets: tuple[int, ...] = ()
 
-    def split(self, table: Values, labels: npt.NDArray[np.int64]) -> Split:
-        """The requested part of a table (samples, D) and its labels (samples,)."""
-        return Split(table[:, self.columns], labels if self.labels else None)
+    def split(self, table: Values, labels: Answers | None, targets: Mapping[int, Values] | None = None) -> Split:
+        """The requested part of a table (samples, D), its labels and its targets, as ``Split`` has them."""
+        own = None if targets is None else {agent: targets[agent] for agent in self.targets}
+        return Split(table[:, self.columns], labels if self.labels else None, own)
 
 
 class Source(Protocol):
@@ -79,33 +97,10 @@ class Source(Protocol):
         ...
 
 
-def check_splits(splits: tuple[Split, Split], about: Description, request: Request) -> None:
-    """``ValueError`` unless training and test samples are as ``Split`` says, as many labels as samples among them."""
-    for kind, split in zip(("training", "test"), splits, strict=True):
-        wrong = _wrong_inputs(split.inputs, len(request.columns))
-        if wrong is None and request.labels:
-            wrong = _wrong_labels(split.labels, len(split), about.classes)
-        if wrong is not None:
-            raise ValueError(f"the {kind} samples of the data set {about.name} do not fit: {wrong}; mend its read()")
+@runtime_checkable
+class GraphSource(Protocol):
+    """A kind of data that lives on a graph, with columns or targets for its agents."""
 
-
-def _wrong_inputs(inputs: object, columns: int) -> str | None:
-    if not isinstance(inputs, np.ndarray) or inputs.dtype.kind != "f":
-        return f"inputs are {_kind(inputs)}, expected an array of floating-point numbers"
-    if inputs.ndim != 2 or inputs.shape[1] != columns or not len(inputs):
-        return f"inputs have shape {inputs.shape}, expected (samples, {columns}), one sample or more"
-    return None
-
-
-def _wrong_labels(labels: object, samples: int, classes: int) -> str | None:
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
-        return f"labels are {_kind(labels)}, expected class numbers in an array of int64"
-    if labels.shape != (samples,):
-        return f"labels have shape {labels.shape}, expected ({samples},), one for each sample"
-    if labels.min() < 0 or labels.max() >= classes:
-        return f"labels run from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
-    return None
-
-
-def _kind(given: object) -> str:
-    return f"an array of {given.dtype}" if isinstance(given, np.ndarray) else f"a {type(given).__name__}"
+    def on(self, graph: CommunicationGraph) -> Source:
+        """The source for this graph; ValueError for one that it cannot serve."""
+        ...

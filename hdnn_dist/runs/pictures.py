@@ -73,6 +73,7 @@ class Plane:
             samples=chosen.samples,
             noise=chosen.noise,
             root=chosen.root,
+            graph=job.agents.graph,
         ).test
         low, high = self.test.inputs.min(axis=0), self.test.inputs.max(axis=0)
         edge = MARGIN * (high - low)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from hdnn_dist.data.columns import Columns
 from hdnn_dist.data.dataset import describe, load
-from hdnn_dist.data.source import Description
+from hdnn_dist.data.source import Description, Split
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.placement import Agents, place
@@ -23,7 +22,7 @@ from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
 from hdnn_dist.support.arguments import concerning
 from hdnn_dist.training.config import Config, shared_keys
-from hdnn_dist.training.inputs import as_inputs, column_index, columns_of, positions_of
+from hdnn_dist.training.inputs import as_inputs, as_labels, column_index, columns_of, positions_of, targets_here
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.regularization import SpectralProjection
 
@@ -33,7 +32,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     """Check everything and build it; raises ``ValueError`` on every rank for what is wrong on any."""
     same_in_world(world, shared_keys(config))
-    about = describe(config.data.name, root=config.data.root)
+    about = describe(config.data.name, root=config.data.root, graph=graph)
     agents = place(graph, world, config.placement)
     net, head, columns, project, lift = model(config, about, agents)
     with agreed(head.everyone):
@@ -149,11 +148,12 @@ def _samples(
         noise=chosen.noise,
         root=chosen.root,
         labels=labels,
+        targets=targets_here(about, net.agents),
+        graph=net.agents.graph,
     )
     positions = positions_of(config, about)
 
-    def on_device(inputs: np.ndarray, classes: np.ndarray | None) -> Samples:
-        known = None if classes is None else torch.as_tensor(classes, device=net.weights.device)
-        return Samples(as_inputs(inputs, positions, net), known)
+    def on_device(split: Split) -> Samples:
+        return Samples(as_inputs(split.inputs, positions, net), as_labels(split.labels, split.targets, net))
 
-    return on_device(data.train.inputs, data.train.labels), on_device(data.test.inputs, data.test.labels)
+    return on_device(data.train), on_device(data.test)

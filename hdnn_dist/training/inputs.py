@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hdnn_dist.data.columns import Columns
-from hdnn_dist.data.source import Description
+from hdnn_dist.data.source import Answers, Description, Values
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.network import HDNN
@@ -64,3 +66,23 @@ def as_inputs(values: np.ndarray, positions: tuple[int, ...], net: HDNN) -> Tens
     """(samples, columns) as the network takes them: as they are, or as images (samples, 1, height, width)."""
     inputs = torch.as_tensor(values, dtype=net.weights.dtype, device=net.weights.device)
     return inputs.reshape(-1, 1, *positions) if positions else inputs
+
+
+def as_labels(labels: Answers | None, targets: Mapping[int, Values] | None, net: HDNN) -> Tensor | None:
+    """Labels of the root, or targets of the local agents, of some samples as the head's loss takes them on this rank.
+
+    ``labels``, ``targets``: as in ``Split``. Class numbers (samples,) stay int64; numbers become (samples, outputs) of
+    the network's type, those of agents side by side in the order of the local agents; ``None`` where there are none.
+    """
+    if targets is not None:
+        parts = [targets[agent] for agent in net.agents.local.tolist() if agent in targets]
+        labels = np.concatenate(parts, axis=1, dtype=np.float64) if parts else None
+    if labels is None:
+        return None
+    dtype = net.weights.dtype if labels.dtype.kind == "f" else torch.int64
+    return torch.as_tensor(labels, dtype=dtype, device=net.weights.device)
+
+
+def targets_here(about: Description, agents: Agents) -> list[int]:
+    """The local agents with targets of their own, in the order of ``agents.local``."""
+    return [agent for agent in agents.local.tolist() if agent in (about.targets or {})]

@@ -22,9 +22,11 @@ from hdnn_dist.training.regularization import SpectralProjection
 
 @dataclass(frozen=True)
 class Samples:
-    """``inputs``: (samples, local features), or (samples, 1, height, width) before a lift; ``labels``: (samples,).
+    """``inputs``: (samples, local features), or (samples, 1, height, width) before a lift.
 
-    Labels are on the root's rank, ``None`` elsewhere.
+    ``labels``: what the head's loss takes on this rank: on the root's rank class numbers (samples,) or numbers
+    (samples, outputs), ``None`` elsewhere; where agents have targets of their own, (samples, outputs of the local
+    agents), agent after agent, on every rank with such agents.
     """
 
     inputs: Tensor
@@ -34,7 +36,7 @@ class Samples:
         return len(self.inputs)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Inputs (batch, local features), or images, and labels (batch,) of the samples of an index (batch,)."""
+        """Inputs and labels of the samples of an index (batch,): their rows."""
         labels = None if self.labels is None else self.labels.index_select(0, index)
         return self.inputs.index_select(0, index), labels
 
