@@ -7,15 +7,28 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
 from hdnn_dist.kernels import registry
-from hdnn_dist.model.losses import LOSSES, MOST_CLASSES, judge, loss_function
+from hdnn_dist.model.losses import (
+    LOSSES,
+    MOST_CLASSES,
+    balanced,
+    chosen_loss,
+    judge,
+    loss_function,
+    loss_of_numbers,
+    with_class_weights,
+)
 
 LOG3 = math.log(3.0)
 TWO_LOGITS = torch.tensor([[0.0, LOG3], [LOG3, 0.0]])  # probabilities 1/4 and 3/4
 ONE_LOGIT = torch.tensor([[LOG3], [-LOG3]])
 OUTPUTS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+NUMBERS = ("mean_squared_error", "mean_absolute_error", "huber")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +38,8 @@ OUTPUTS = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
         ("binary_cross_entropy", ONE_LOGIT, torch.tensor([1, 1]), (math.log(4 / 3) + math.log(4)) / 2, 1),
         ("binary_cross_entropy", ONE_LOGIT, torch.tensor([1, 0]), math.log(4 / 3), 2),
         ("mean_squared_error", OUTPUTS, torch.tensor([[1.0, 0.0], [3.0, 2.0]]), 2.0, 0),
+        ("mean_absolute_error", OUTPUTS, torch.tensor([[1.0, 0.0], [3.0, 5.0]]), 0.75, 0),
+        ("huber", OUTPUTS, torch.tensor([[1.0, 0.0], [3.0, 4.5]]), (1.5 + 0.125) / 4, 0),
     ],
 )
 def test_value_and_correct(name: str, logits: Tensor, labels: Tensor, value: float, correct: int) -> None:
@@ -40,7 +55,7 @@ def test_value_and_correct(name: str, logits: Tensor, labels: Tensor, value: flo
     [
         ("cross_entropy", 5, torch.tensor([0, 4, 2, 2, 1, 0, 3])),
         ("binary_cross_entropy", 1, torch.tensor([0, 1, 1, 0, 1, 0, 0])),
-        ("mean_squared_error", 3, torch.linspace(-1, 1, 21, dtype=torch.float64).reshape(7, 3)),
+        *((name, 3, torch.linspace(-1, 1, 21, dtype=torch.float64).reshape(7, 3)) for name in NUMBERS),
     ],
 )
 def test_the_gradient_is_that_of_the_value(name: str, outputs: int, labels: Tensor) -> None:
@@ -169,3 +184,99 @@ def test_unknown_or_unfit_losses() -> None:
         loss_function("cross_entrpy", 2)
     with pytest.raises(ValueError, match="binary_cross_entropy was given 3 classes: it separates 2"):
         loss_function("binary_cross_entropy", 3)
+
+
+def told_of(loss, logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    told = torch.full((2 + logits.numel(),), torch.nan, dtype=logits.dtype)
+    judge(loss, classes, "auto", logits)(logits, labels, told)
+    return told
+
+
+@pytest.mark.parametrize("delta", [0.1, 1.0, 7.5])
+def test_huber_goes_from_squares_to_absolute_values_at_its_delta(delta: float) -> None:
+    logits, labels = torch.linspace(-9, 9, 20, dtype=torch.float64).view(10, 2).requires_grad_(), torch.zeros(10, 2)
+    value = F.huber_loss(logits, labels.double(), delta=delta)
+    told = told_of(loss_function("huber", 2, delta), logits.detach(), labels.double(), 2)
+    assert told[0].item() == pytest.approx(value.item(), rel=1e-13)
+    torch.testing.assert_close(told[2:].view(10, 2), torch.autograd.grad(value, logits)[0], rtol=1e-12, atol=0)
+
+
+WEIGHTS = [0.5, 2.0, 0.0, 3.0]
+
+
+def test_weights_of_classes_are_those_of_torch() -> None:
+    """Value and gradient; divided by the samples, where torch divides by their weights, so that parts add up."""
+    logits = torch.linspace(-3, 4, 28, dtype=torch.float64).view(7, 4).sin().mul(3).requires_grad_()
+    labels, weights = torch.tensor([0, 1, 2, 3, 3, 0, 1]), torch.tensor(WEIGHTS, dtype=torch.float64)
+    value = F.cross_entropy(logits, labels, weights, reduction="sum") / 7
+    told = told_of(with_class_weights(LOSSES["cross_entropy"], WEIGHTS, 4), logits.detach(), labels, 4)
+    assert told[0].item() == pytest.approx(value.item(), rel=1e-13)
+    torch.testing.assert_close(told[2:].view(7, 4), torch.autograd.grad(value, logits)[0], rtol=1e-12, atol=1e-15)
+    parts = [
+        told_of(with_class_weights(LOSSES["cross_entropy"], WEIGHTS, 4), logits.detach()[s], labels[s], 4)[0]
+        for s in (slice(0, 5), slice(5, 7))
+    ]
+    assert float(parts[0] * 5 + parts[1] * 2) / 7 == pytest.approx(value.item(), rel=1e-13)
+
+
+def test_weights_of_two_classes_are_those_of_torch() -> None:
+    logits = torch.linspace(-3, 4, 7, dtype=torch.float64).view(7, 1).requires_grad_()
+    labels = torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    each = torch.tensor([0.5, 2.0], dtype=torch.float64)[labels]
+    value = F.binary_cross_entropy_with_logits(logits.squeeze(1), labels.double(), each)
+    told = told_of(with_class_weights(LOSSES["binary_cross_entropy"], [0.5, 2.0], 2), logits.detach(), labels, 2)
+    assert told[0].item() == pytest.approx(value.item(), rel=1e-13)
+    torch.testing.assert_close(told[2:].view(7, 1), torch.autograd.grad(value, logits)[0], rtol=1e-12, atol=1e-15)
+
+
+def test_weights_of_one_change_nothing() -> None:
+    logits, labels = torch.linspace(-3, 4, 14).view(7, 2).sin(), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    weighted = told_of(with_class_weights(LOSSES["cross_entropy"], [1, 1], 2), logits, labels, 2)
+    torch.testing.assert_close(weighted, told_of(LOSSES["cross_entropy"], logits, labels, 2))
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    compute = pytest.importorskip("sklearn.utils.class_weight").compute_class_weight
+    labels = torch.tensor([0] * 7 + [1] * 2 + [2])
+    expected = compute("balanced", classes=labels.unique().numpy(), y=labels.numpy())
+    assert balanced(labels.bincount()) == pytest.approx(expected.tolist())
+    with pytest.raises(ValueError, match="class 1 has no training sample"):
+        balanced(torch.tensor([3, 0, 2]))
+
+
+def test_a_readout_is_balanced_at_the_root() -> None:
+    """Before that it has no loss; after it, it has the loss of the weights."""
+    agents = place(CommunicationGraph.ring(4), connect("local"))
+    net = HDNN(agents, 2, 2, dtype=torch.float64, kernel="torch")
+    y, labels = torch.linspace(-1, 1, 80, dtype=torch.float64).view(10, 8), torch.tensor([0] * 8 + [1] * 2)
+    head = Readout(agents, net, class_weights="balanced")
+    with pytest.raises(ValueError, match="call balance"):
+        head.loss(y, labels)
+    head.balance(labels.bincount())
+    given = Readout(agents, net, class_weights=[10 / 16, 10 / 4])
+    assert head.loss(y, labels).item() == given.loss(y, labels).item()
+    assert head.loss(y, labels).item() != Readout(agents, net).loss(y, labels).item()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "delta", "words"),
+    [
+        ("cross_entropy", [1.0], None, r"class_weights is \[1.0\]: expected 'balanced' or a list of 2 numbers"),
+        ("cross_entropy", "equal", None, "class_weights is 'equal': expected 'balanced'"),
+        ("cross_entropy", [1.0, -1.0], None, "expected numbers of at least 0"),
+        ("cross_entropy", [0, 0], None, "one of them above 0"),
+        ("cross_entropy", [1.0, math.nan], None, "expected numbers of at least 0"),
+        ("huber", [1.0, 1.0], None, "huber is a loss of numbers, not of classes"),
+        ("huber", "balanced", None, "huber is a loss of numbers, not of classes"),
+        ("huber", None, 0.0, "delta is 0.0: expected a finite number greater than 0"),
+        ("cross_entropy", None, 1.0, "delta is 1.0, but the loss cross_entropy has none"),
+    ],
+)
+def test_weights_and_deltas_that_do_not_fit(name: str, weights, delta: float | None, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        chosen_loss(name, 2, weights, delta)
+
+
+def test_agents_predict_numbers() -> None:
+    with pytest.raises(ValueError, match="cross_entropy tells classes apart, but agents predict numbers"):
+        loss_of_numbers("cross_entropy")

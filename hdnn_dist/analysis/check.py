@@ -17,7 +17,7 @@ from hdnn_dist.exchange.placement import owners, place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.model.readout import check_readers
+from hdnn_dist.model.readers import check_readers
 from hdnn_dist.model.stack_builder import require_weights
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from hdnn_dist.exchange.placement import Agents
-from hdnn_dist.support.arguments import require_type, shown
+from hdnn_dist.support.arguments import is_number, require_type, shown
 
 
 def chosen_layers(layers: slice, count: int) -> range:
@@ -38,6 +38,12 @@ def check_call(x: Tensor, features: int, agents: Agents, weights: Tensor, built:
         _refuse_replicas(agents)
     check_shape("weights", weights, built)
     _check_input(x, features, agents, weights)
+
+
+def check_weight(weight: object) -> None:
+    """``ValueError`` unless the weight of a batch is a finite number."""
+    if not is_number(weight):
+        raise ValueError(f"weight is {shown(weight)}: expected a finite number, the share of this batch")
 
 
 def check_shape(name: str, parameter: Tensor, built: torch.Size) -> None:

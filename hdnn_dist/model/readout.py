@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import isnan, nan, prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,23 +16,26 @@ from torch.autograd.function import once_differentiable
 from hdnn_dist.exchange.common_facts import told
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
-from hdnn_dist.model.given import check_call
+from hdnn_dist.model.given import check_call, check_weight
 from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
-from hdnn_dist.model.losses import Judge, judge, loss_function
+from hdnn_dist.model.losses import BALANCED, Judge, balanced, chosen_loss, judge, with_class_weights
+from hdnn_dist.model.metrics import ClassMetrics, Gathering, NumberMetrics
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.precision import own_types
+from hdnn_dist.model.readers import check_agents, check_positions, check_readers, checked_positions
 from hdnn_dist.model.trained import Trained, by_columns
-from hdnn_dist.support.arguments import is_number, require_memory, require_type, shown, whole
+from hdnn_dist.support.arguments import require_memory, require_type, whole
 from hdnn_dist.weights.initial import draw_readout
 
 
 class Readout(nn.Module):
     """A linear head over some or all agents, with its loss.
 
-    ``classes``: classes, or targets for ``mean_squared_error``. ``loss``: ``cross_entropy``, ``binary_cross_entropy``
-    (two classes, one logit) or ``mean_squared_error``. ``at``: the agents that are read (default: all). ``root``: the
-    agent where logits are summed and labels are known (default: the first of ``at``). ``positions``: the
-    trailing dimensions of the network's output, read by separate weights.
+    ``classes``: classes, or numbers to predict. ``loss``: ``cross_entropy``, ``binary_cross_entropy`` (two classes, one
+    logit), or for numbers ``mean_squared_error``, ``mean_absolute_error`` or ``huber``, with its ``delta``. ``at``: the
+    agents that are read (default: all). ``root``: the agent where logits are summed and labels are known (default: the
+    first of ``at``). ``positions``: the trailing dimensions of the network's output, read by separate weights.
+    ``class_weights``: a number for each class, or "balanced" for those of ``balance``.
 
     ``weights`` (outputs, features of the local agents that are read, times positions) and ``bias`` (outputs,) at the
     root, empty elsewhere, are the parameters. Raises ``ValueError`` for what cannot be built.
@@ -50,16 +53,20 @@ class Readout(nn.Module):
         at: Sequence[int] | None = None,
         root: int | None = None,
         positions: Sequence[int] = (),
+        class_weights: Sequence[float] | Literal["balanced"] | None = None,
+        delta: float | None = None,
     ) -> None:
         super().__init__()
         require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
         require_type("net", net, HDNN, "the HDNN that is read")
         net.require_same(classes=classes, loss=loss, at=at, root=root, positions=positions, owners=agents.owner)
-        _check_agents(agents, net.agents)
+        net.require_same(class_weights=class_weights, delta=delta)
+        check_agents(agents, net.agents)
         positions = checked_positions(positions)
         self.agents = agents
         self.classes = whole("classes", classes)
-        self.criterion = loss_function(loss, classes)
+        self.criterion = chosen_loss(loss, self.classes, class_weights, delta)
+        self._unbalanced = class_weights == BALANCED
         self.outputs = self.criterion.outputs(classes)
         self.at = check_readers(at, agents.graph.agents)
         self.root = int(self.at[0]) if root is None else root
@@ -114,8 +121,7 @@ class Readout(nn.Module):
         Returns the loss, a scalar without a node and without the weight. Gradients add to what the parameters hold
         already, the head's and those of everything that led to ``y``. Hooks on the head's parameters are not called.
         """
-        if not is_number(weight):
-            raise ValueError(f"weight is {shown(weight)}: expected a finite number, the share of this batch")
+        check_weight(weight)
         read = self._read(y)
         with torch.no_grad(), own_types(read):
             loss, self.correct, grad = self._judge(read, labels, train=True)
@@ -126,6 +132,19 @@ class Readout(nn.Module):
         if read.requires_grad:
             read.backward(grad_read)
         return loss
+
+    def balance(self, counts: Tensor) -> None:
+        """Let every class count alike, for class_weights "balanced": ``counts`` (classes,) of the training samples.
+
+        Called on the root's rank before the first loss; the others need not know. ``ValueError`` for an empty class.
+        """
+        self.criterion = with_class_weights(self.criterion, balanced(counts), self.classes)
+        self._unbalanced = False
+        self.__dict__.pop("_judge_logits", None)
+
+    def metrics(self) -> Gathering:
+        """As ``Head.metrics``: the root takes up what it predicts, and tells it to all."""
+        return ClassMetrics(self.classes, self.everyone) if self.criterion.integer else NumberMetrics(self.everyone)
 
     def trained(self) -> Iterator[Trained]:
         """As ``TrainedModule.trained``: the weights of every agent here that is read, and the bias at the root."""
@@ -151,11 +170,7 @@ class Readout(nn.Module):
     def _read(self, y: Tensor) -> Tensor:
         """(batch, rows that are read times positions)."""
         check_call(y, self._local_features, self.agents, self.weights, self._built)
-        if tuple(y.shape[2:]) != self._positions:
-            raise ValueError(
-                f"the readout was built for positions {self._positions}, but the state has {tuple(y.shape[2:])}: "
-                "pass positions= to Readout"
-            )
+        check_positions(y, self._positions)
         return (y if self._rows is None else y.index_select(1, self._rows)).flatten(1)
 
     def _sum(self, y: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
@@ -176,11 +191,12 @@ class Readout(nn.Module):
 
         A root that refuses its labels tells the others, so that all raise.
         """
-        logits = self._sum(y, self.weights, self.bias)
+        self.predicted = logits = self._sum(y, self.weights, self.bias)
         failure: Exception | None = None
         told = y.new_empty(2 + (len(y) * self.outputs if train else 0))
         try:
             if self.tree.is_root:
+                self._require_balance()
                 labels = self.criterion.check(labels, len(logits), self.classes, logits.dtype)
                 self._judge_logits(logits, labels, told)
         except Exception as error:
@@ -190,6 +206,12 @@ class Readout(nn.Module):
         if failure is not None or (correct.is_cpu and isnan(correct.item())):  # on CUDA looking would stall
             raise failure or ValueError(f"rank {self.agents.owner[self.root]} refused its labels: see its message")
         return loss, correct, grad.view(len(grad), len(y), self.outputs if train else 0)
+
+    def _require_balance(self) -> None:
+        if self._unbalanced:
+            raise ValueError(
+                "class_weights is 'balanced': call balance(counts) on the root's rank before the first loss"
+            )
 
     @cached_property
     def _judge_logits(self) -> Judge:
@@ -265,27 +287,3 @@ class _Loss(torch.autograd.Function):
         y, weights, grad = ctx.saved_tensors
         with own_types(y):
             return *ctx.head._gradients(y, weights, grad * grad_loss), None, None, None
-
-
-def checked_positions(positions: Sequence[int]) -> tuple[int, ...]:
-    """``positions`` as whole numbers; ``ValueError`` for anything else."""
-    if not isinstance(positions, Sequence) or isinstance(positions, str):
-        raise ValueError(f"positions is {shown(positions)}: expected a sequence of sizes, such as (28, 28), or ()")
-    return tuple(whole("a size in positions", size) for size in positions)
-
-
-def _check_agents(own: Agents, of_network: Agents) -> None:
-    if own.graph != of_network.graph or not np.array_equal(own.owner, of_network.owner):
-        raise ValueError(
-            f"the readout was given {own}, but the network has {of_network}: give it the agents of the network"
-        )
-
-
-def check_readers(at: Sequence[int] | None, agents: int) -> np.ndarray:
-    """(readers,) the agents that are read, as given; ``ValueError`` unless they are agents, each once."""
-    readers = np.arange(agents) if at is None else np.asarray(at)
-    if readers.ndim != 1 or not readers.size or not np.issubdtype(readers.dtype, np.integer):
-        raise ValueError(f"readout at {shown(at)}: expected a list of agents, such as [0], or None for all")
-    if len(np.unique(readers)) < len(readers) or readers.min() < 0 or readers.max() >= agents:
-        raise ValueError(f"readout at {readers.tolist()}: expected different agents between 0 and {agents - 1}")
-    return readers
