@@ -11,7 +11,8 @@ from battery import ALONE, UNEVEN
 from safetensors.torch import load_file, save_file
 
 from hdnn_dist import HDNN, CommunicationGraph, Readout, place
-from hdnn_dist.runs.checkpoint import load_weights, remove_weights, save_weights
+from hdnn_dist.runs.checkpoint import load_statistics, load_weights, remove_weights, save_weights
+from hdnn_dist.runs.index import CheckpointIndex, read_index, step_folder, write_index
 
 GRAPH = CommunicationGraph.erdos_renyi(9, 0.4, seed=2)
 
@@ -77,6 +78,46 @@ def test_numbers_are_converted(tmp_path: Path) -> None:
     read, other = parts(2, dtype=torch.float64)
     load_weights(read, [other], tmp_path)
     assert torch.equal(read.weights, written.weights.double())
+
+
+def test_statistics_lie_beside_the_weights(tmp_path: Path) -> None:
+    """By agent, and no part of what a network has to have."""
+    net, head = parts(1)
+    given = {2: {"mean": torch.tensor([1.0, 2.0]), "std": torch.tensor([3.0, 4.0])}, 0: {"mean": torch.zeros(1)}}
+    save_weights(net, [head], tmp_path, given)
+    found = load_statistics(tmp_path)
+    assert {agent: sorted(own) for agent, own in found.items()} == {0: ["mean"], 2: ["mean", "std"]}
+    assert torch.equal(found[2]["std"], given[2]["std"])
+    load_weights(*(lambda net, head: (net, [head]))(*parts(2)), tmp_path)
+
+
+def blank(step: int) -> CheckpointIndex:
+    return CheckpointIndex(step, 0, step, 1, [0], {}, {}, {}, {}, [], {})
+
+
+def test_the_weights_of_a_run_that_was_not_finished(tmp_path: Path) -> None:
+    """The newest checkpoint that has an index; then those of the last epoch, once they are there."""
+    nets = {step: parts(step) for step in (1, 2, 3, 4)}
+    for step in (1, 2, 3):
+        save_weights(nets[step][0], [nets[step][1]], step_folder(tmp_path, step))
+    for step in (1, 2):
+        write_index(step_folder(tmp_path, step), blank(step))
+    read, head = parts(9)
+    load_weights(read, [head], tmp_path)
+    assert torch.equal(read.weights, nets[2][0].weights)
+    save_weights(nets[4][0], [nets[4][1]], tmp_path)
+    load_weights(read, [head], tmp_path)
+    assert torch.equal(read.weights, nets[4][0].weights)
+
+
+def test_a_flipped_byte_of_an_index(tmp_path: Path) -> None:
+    path = write_index(tmp_path, blank(7))
+    assert read_index(tmp_path) == blank(7)
+    content = path.read_bytes()
+    for at in range(0, len(content) - 2, 7):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(ValueError, match=r"index\.json (is damaged|cannot be read) \("):
+            read_index(tmp_path)
 
 
 class TestRefused:

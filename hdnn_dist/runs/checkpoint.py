@@ -9,8 +9,17 @@ A tensor belongs to an agent, or to the root, and its name says to whom:
     readout.bias     (outputs,)
     agent.I.lift.weights  (features, channels, 3, 3)       where there is a lift
     agent.I.lift.bias     (features,)
+    agent.I.statistics.NAME  (columns,)                    of the data that enter there, such as mean and std
 
 Where layers have patterns of their own, there is a tensor for each, agent.I.K.LAYER and agent.I.b.LAYER.
+
+The weights of a finished run are files of the folder itself. Beside them are checkpoints, each a folder that is
+complete once it has an index (``index``):
+
+    rank-R.safetensors               the weights of a finished run
+    step-00000120/rank-R.safetensors weights after 120 steps, laid out alike
+    step-00000120/state-R.safetensors  what else it takes to go on from there (``snapshot``)
+    step-00000120/index.json         written last: the position, what the run was, every file with its checksum
 """
 
 from __future__ import annotations
@@ -26,21 +35,29 @@ from torch import Tensor
 from hdnn_dist.model.identity import refuse_other_weights
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import TrainedModule
+from hdnn_dist.runs.index import newest
 from hdnn_dist.support.files import whole_file
 
 CHECKPOINTS = "checkpoints"
 PATTERN = "rank-*.safetensors"
+STATISTICS = ".statistics."
+
+Statistics = Mapping[int, Mapping[str, Tensor]]
 
 
-def save_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> Path:
+def save_weights(
+    net: HDNN, others: Sequence[TrainedModule], folder: Path, statistics: Statistics | None = None
+) -> Path:
     """Write this rank's ``rank-R.safetensors``: a reader finds a whole file or none. Needs no message.
 
-    ``others``: what is trained beside the network, the head and the like.
+    ``others``: what is trained beside the network, the head and the like; ``statistics``: of the data, of local agents,
+    agent -> name -> (columns,).
     """
     world = net.agents.world
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rank-{world.rank}.safetensors"
-    tensors = {name: part.detach().cpu().clone().contiguous() for name, part in _tensors(net, *others).items()}
+    parts = {**_tensors(net, *others), **named_statistics(statistics or {})}
+    tensors = {name: part.detach().cpu().clone().contiguous() for name, part in parts.items()}
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata={"ranks": str(world.size), **net.about()})
     return path
@@ -49,16 +66,41 @@ def save_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> Pa
 def load_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> None:
     """Set this rank's weights from the files of a run, however many ranks wrote them. Needs no message.
 
-    Numbers are converted to the type of the network. Raises ``ValueError`` for files that are missing, damaged, or of
-    other modules; then nothing is changed.
+    ``folder``: of all checkpoints of a run, or of one. Numbers are converted to the type of the network. Raises
+    ``ValueError`` for files that are missing, damaged, or of other modules; then nothing is changed.
     """
-    where = _index(folder, net.about())
+    where = _index(weights_folder(folder), net.about())
     _refuse_other_network(where.keys(), {name for module in (net, *others) for name in module.trained_names()}, folder)
     own = _tensors(net, *others)
     read = {name: _read(where, name, part) for name, part in own.items()}
     with torch.no_grad():
         for name, part in own.items():
             part.copy_(read[name])
+
+
+def weights_folder(folder: Path) -> Path:
+    """Where the weights to use are: ``folder`` itself once a run is finished, else its newest complete checkpoint."""
+    return folder if any(folder.glob(PATTERN)) else newest(folder) or folder
+
+
+def named_statistics(statistics: Statistics) -> dict[str, Tensor]:
+    """Statistics (columns,) by the names that they have on the disk."""
+    return {
+        f"agent.{agent}{STATISTICS}{name}": torch.as_tensor(values)
+        for agent, own in statistics.items()
+        for name, values in own.items()
+    }
+
+
+def load_statistics(folder: Path) -> dict[int, dict[str, Tensor]]:
+    """Those of all agents that the files of ``folder`` hold, agent -> name -> (columns,); see ``load_weights``."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for path in sorted(weights_folder(folder).glob(PATTERN)):
+        with safe_open(path, framework="pt") as file:
+            for name in (name for name in file.keys() if STATISTICS in name):  # noqa: SIM118
+                agent, key = name.removeprefix("agent.").split(STATISTICS)
+                found.setdefault(int(agent), {})[key] = file.get_tensor(name)
+    return found
 
 
 def remove_weights(folder: Path) -> None:
@@ -76,7 +118,10 @@ def _index(folder: Path, about: Mapping[str, str]) -> dict[str, Path]:
     """Which file holds each tensor."""
     files = sorted(folder.glob(PATTERN))
     if not files:
-        raise ValueError(f"{folder} holds no weights ({PATTERN}): give the checkpoints folder of a finished run")
+        raise ValueError(
+            f"{folder} holds no weights ({PATTERN}): give the checkpoints folder of a finished run, or "
+            "of one with a complete checkpoint"
+        )
     where: dict[str, Path] = {}
     for path in files:
         names, metadata = _names(path)
@@ -94,7 +139,7 @@ def _index(folder: Path, about: Mapping[str, str]) -> dict[str, Path]:
 def _names(path: Path) -> tuple[set[str], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return set(file.keys()), file.metadata() or {}
+            return {name for name in file.keys() if STATISTICS not in name}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
 

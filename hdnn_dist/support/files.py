@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -33,6 +34,26 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
         except OSError as error:
             _name_whole_file(error, dict(zip(map(str, partial), paths, strict=True)))
             raise
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[BinaryIO]:
+    """As ``whole_file``, open for writing; it is on the disk when it takes its place, whatever is killed then."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        entry = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(entry)
+        finally:
+            os.close(entry)
 
 
 def write_whole(path: Path, text: str) -> Path:
