@@ -30,6 +30,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "dtype": ("float64",),
     "epochs": ("2",),
     "batch_size": ("50",),
+    "accumulate": ("2",),
     "record_gradients": ("true",),
     "check_finite": ("true",),
     "timeout": ("250.0",),
@@ -67,6 +68,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "penalties.weights": ("0.1",),
     "penalties.readout": ("0.1",),
     "penalties.bound": ("9.0",),
+    "stop.patience": ("3",),
+    "stop.min_delta": ("0.1",),
+    "stop.metric": ("accuracy",),
 }
 assert KEYS.keys() == set(known_keys()) - set(OWN_KEYS), "a key is missing here"
 

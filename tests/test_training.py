@@ -48,7 +48,8 @@ def train(*overrides: str) -> tuple[Job, Outcome]:
 
 
 def untimed(outcome: Outcome) -> list[dict[str, Any]]:
-    return [{**dataclasses.asdict(row), "seconds": None} for row in outcome.epochs]
+    timed = dict.fromkeys(("seconds", "samples_per_second", "bytes_per_second", "waiting"))
+    return [{**dataclasses.asdict(row), **timed} for row in outcome.epochs]
 
 
 class TestBuild:

@@ -113,9 +113,20 @@ class PenaltyConfig(Section):
     bound: Annotated[float, Field(gt=1, le=LARGEST)] | None = None
 
 
+class StopConfig(Section):
+    """When to end before the last epoch: after ``patience`` epochs in a row in which ``metric``, of the samples that
+    are watched, was not better than the best so far by more than ``min_delta``; never without ``patience``.
+    """
+
+    patience: Count | None = None
+    min_delta: NotNegative = 0.0
+    metric: Literal["loss", "accuracy"] = "loss"
+
+
 class Config(Section):
     """A whole run. Without a file: 8 agents on a ring, H2, double circles.
 
+    ``accumulate``: batches a step of the optimiser, as if it were one batch so many times as large;
     ``record_gradients``: write the norm of the gradient of every layer, step by step, to gradients.jsonl;
     ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch; ``links``: as of
     ``connect``.
@@ -125,6 +136,7 @@ class Config(Section):
     dtype: Literal["float32", "float64"] = "float32"
     epochs: Annotated[int, Field(ge=0, le=MOST)] = 50
     batch_size: Count = 125
+    accumulate: Count = 1
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     record_gradients: bool = False
     check_finite: bool = False
@@ -140,6 +152,7 @@ class Config(Section):
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     penalties: PenaltyConfig = PenaltyConfig()
+    stop: StopConfig = StopConfig()
 
 
 def known_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,12 @@ from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged,
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.optimizers import make_optimizer, make_schedule
+from hdnn_dist.training.pace import pace
 from hdnn_dist.training.regularization import add_smoothness_gradient, add_weight_penalty_gradient
+from hdnn_dist.training.stopping import Patience, watched
 
 EVALUATION_BATCH = 500
+RECENT = 50  # steps
 
 
 def _totals(results: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
@@ -40,7 +44,8 @@ class Score:
 class Epoch:
     """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches.
 
-    ``gradients``: of its steps, lines of gradients.jsonl; none unless the config asks for them.
+    ``gradients``: of its steps, lines of gradients.jsonl; none unless the config asks for them. The last three are
+    those of ``Pace``.
     """
 
     epoch: int
@@ -52,6 +57,9 @@ class Epoch:
     seconds: float
     drift: float | None
     gradients: Sequence[StepGradients] = ()
+    samples_per_second: float = 0.0
+    bytes_per_second: float = 0.0
+    waiting: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Trainer:
         config = job.config
         self.job = job
         self.parameters = job.parameters
-        self.steps_per_epoch = math.ceil(len(job.train) / config.batch_size)
+        self.steps_per_epoch = math.ceil(len(job.train) / (config.batch_size * config.accumulate))
         self.optimizer = make_optimizer(config.optimizer, self.parameters)
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
@@ -83,9 +91,12 @@ class Trainer:
         self._at = "a step"
         steps = config.epochs * self.steps_per_epoch
         self._record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
+        self._patience = Patience(config.stop)
+        self._losses: deque[torch.Tensor] = deque(maxlen=RECENT)
+        self._seen: list[torch.Tensor] = []
 
     def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
-        """Train for the epochs of the config.
+        """Train for the epochs of the config, or fewer where it says when to stop.
 
         Raises ``DivergenceError`` on every rank when an epoch, or with ``check_finite`` a step, ends in numbers that
         are not finite.
@@ -95,11 +106,18 @@ class Trainer:
         rows = []
         for epoch in range(self.job.config.epochs):
             start = self.job.agents.ledger.traffic()
-            row = self._epoch(epoch, on_step)
+            row = self._epoch(epoch, on_step, start)
             spent += self._traffic - start
             rows.append(row)
             on_epoch(row)
+            if self._patience.limited and self._patience.over(self._watched()):
+                break
         return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent, self._waited)
+
+    @property
+    def recent_loss(self) -> float:
+        """The mean of the last steps, NaN before the first; an accelerator has to finish them."""
+        return float(torch.stack(list(self._losses)).mean()) if self._losses else math.nan
 
     def evaluate(self, samples: Samples) -> Score:
         """Loss and accuracy of the network as it is."""
@@ -120,22 +138,32 @@ class Trainer:
                 index = torch.arange(count, device=self.job.net.weights.device)
                 self.job.forward(self.job.train.batch(index)[0])
 
-    def _epoch(self, epoch: int, on_step: Callable[[int, int], None]) -> Epoch:
+    def _watched(self) -> float:
+        """What decides whether to stop; of the test set it is known already."""
+        samples, metric = watched(self.job), self.job.config.stop.metric
+        score = self._score if samples is self.job.test else self.evaluate(samples)
+        return float(vars(score)[metric])
+
+    def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
         config, began, waited = self.job.config, time.perf_counter(), self.job.agents.waited
         device, results = self.job.net.weights.device, []
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
-        for step, index in enumerate(order.split(config.batch_size)):
+        for step, index in enumerate(order.split(config.batch_size * config.accumulate)):
             self._at = f"epoch {epoch + 1}, step {step + 1}"
             results.append((len(index), *self.step(index)))
+            self._losses.append(results[-1][1])
             on_step(epoch, step)
         loss_sum, correct = _totals(results)
         if epoch == 0:
             self._first_loss = float(results[0][1])
-        self._seconds += time.perf_counter() - began
-        self._waited += self.job.agents.waited - waited
+        seconds, waited = time.perf_counter() - began, self.job.agents.waited - waited
+        self._seconds += seconds
+        self._waited += waited
         self._traffic = self.job.agents.ledger.traffic()
+        sent = self._traffic.bytes - start.bytes
+        speed = pace(self.job.head.everyone, len(self.job.train), seconds, waited, sent)
         gradients = [] if self._record is None else self._record.take()
-        score = self.evaluate(self.job.test)
+        self._score = score = self.evaluate(self.job.test)
         self._check_epoch(epoch, loss_sum / len(self.job.train), score.loss)
         return Epoch(
             epoch=epoch + 1,
@@ -147,6 +175,7 @@ class Trainer:
             seconds=self._seconds,
             drift=self.job.net.drift,
             gradients=gradients,
+            **vars(speed),
         )
 
     def _check_epoch(self, epoch: int, *losses: float) -> None:
@@ -159,12 +188,11 @@ class Trainer:
             raise DivergenceError(f"{diverged(job, self._suspects(x), f'epoch {epoch + 1}')}{hint}")
         refuse_growth(max(losses), self._first_loss, f"epoch {epoch + 1}")
 
-    def _check_step(self, loss: torch.Tensor) -> None:
+    def _check_step(self, batches: Sequence[torch.Tensor], seen: Sequence[torch.Tensor]) -> None:
         """The thorough check, before the weights move."""
-        job, (x, y) = self.job, self._last
-        gradients = [parameter.grad for parameter in self.parameters]
-        if not all_finite(job.head.everyone, y, loss, *gradients):
-            raise diverged(job, [x], self._at)
+        job, gradients = self.job, [parameter.grad for parameter in self.parameters]
+        if not all_finite(job.head.everyone, *seen, *gradients):
+            raise diverged(job, (job.train.batch(index)[0] for index in batches), self._at)
 
     def _suspects(self, last: torch.Tensor) -> Iterator[torch.Tensor]:
         """The last batch, then the test set."""
@@ -173,20 +201,19 @@ class Trainer:
             yield self.job.test.batch(index)[0]
 
     def step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimiser on the samples of an index (batch,).
+        """One step of the optimiser on the samples of an index (samples,), which are passed batch by batch.
 
-        The mean loss of the batch, and the number of its samples that were right, scalars. Every rank has to call it.
+        Their mean loss, and the number of those that were right, scalars. Every rank has to call it.
         """
         job, clip = self.job, self.job.config.optimizer.clip
-        x, labels = job.train.batch(index)
         for parameter in self.parameters:
             parameter.grad = None
-        y = job.forward(x)
-        loss = job.head.backward(y, labels)
+        batches = index.split(job.config.batch_size)
+        self._seen.clear()
+        losses, corrects = zip(*[self._batch(part, len(part) / len(index)) for part in batches], strict=True)
         self._add_penalties()
-        self._last = x, y.detach()
         if job.config.check_finite:
-            self._check_step(loss)
+            self._check_step(batches, [*self._seen, *losses])
         if self._record is not None:
             self._record.add()
         if clip is not None:
@@ -196,7 +223,18 @@ class Trainer:
         if job.project is not None:
             job.project()
         self.schedule.step()
-        return loss, job.head.correct
+        return sum(losses[1:], losses[0]), sum(corrects[1:], corrects[0])
+
+    def _batch(self, index: torch.Tensor, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the gradients of a batch that is this share of its step; its share of the loss, and right samples."""
+        job = self.job
+        x, labels = job.train.batch(index)
+        y = job.forward(x)
+        loss = job.head.backward(y, labels, weight)
+        self._last = x, y.detach()
+        if job.config.check_finite:
+            self._seen.append(self._last[1])
+        return loss if weight == 1 else loss * weight, job.head.correct
 
     def _add_penalties(self) -> None:
         """To the gradients, those of the penalties that the config asks for."""

@@ -1,0 +1,39 @@
+"""When a run may end before its last epoch: once what is watched no longer gets better."""
+
+from __future__ import annotations
+
+import math
+
+from hdnn_dist.training.config import StopConfig
+from hdnn_dist.training.job import Job, Samples
+
+HIGHER = ("accuracy",)  # is better; of all else the lower
+
+
+def watched(job: Job) -> Samples:
+    """The samples that decide when a run stops."""
+    return job.test
+
+
+class Patience:
+    """Counts epochs in a row without an improvement of more than ``min_delta``.
+
+    ``best`` and ``since`` are all that it remembers; the same numbers come to all ranks, so all decide alike.
+    """
+
+    def __init__(self, config: StopConfig) -> None:
+        self._config = config
+        self._sign = -1.0 if config.metric in HIGHER else 1.0
+        self.best, self.since = math.inf, 0
+
+    @property
+    def limited(self) -> bool:
+        """Whether the config asks to stop at all."""
+        return self._config.patience is not None
+
+    def over(self, value: float) -> bool:
+        """Take the value of one more epoch; whether it was one too many."""
+        signed = self._sign * value
+        better = signed < self.best - self._config.min_delta
+        self.best, self.since = (signed, 0) if better else (self.best, self.since + 1)
+        return self._config.patience is not None and self.since >= self._config.patience
