@@ -111,8 +111,9 @@ class TestTrain:
         assert 0 <= run.summary["reconstruction_drift"] < 1e-3
 
     def test_it_is_quiet_when_nobody_watches(self, run: Run) -> None:
-        """Two lines and no progress bar where the output is no terminal; the path is printed as it is."""
-        result, where = run.output.splitlines()
+        """No progress bar where the output is no terminal, but the last epoch; the path is printed as it is."""
+        last, result, where = run.output.splitlines()
+        assert last.startswith("epoch 2/2  loss ")
         assert f"test accuracy {run.summary['test_accuracy']:.4f}" in result
         assert str(run.folder) in where
 

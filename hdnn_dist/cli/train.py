@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from hdnn_dist.cli.progress import progress
 from hdnn_dist.cli.shell import ConfigFile, Overrides, console, default_folder, reported
 from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect, meet_early
@@ -21,6 +21,7 @@ from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.links import pairs_by_link
 from hdnn_dist.runs.pictures import decision_plane, draw_run
 from hdnn_dist.runs.summary import summarise
+from hdnn_dist.runs.watchers import require_watchers, watchers
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.job import Job
@@ -60,12 +61,13 @@ def _train(job: Job, make: Callable[[], RunFolder]) -> None:
     folder = None
     with agreed(job.head.everyone):
         if job.is_root:
+            require_watchers(job.config)
             folder = make()
     path = Path(told_by_root(job.head.everyone, "" if folder is None else str(folder.path)))
     _tell_links(job)
     trainer = Trainer(job)
-    with _progress(job, trainer.steps_per_epoch) as (on_step, on_epoch):
-        outcome = trainer.run(on_step, _then(folder, on_epoch))
+    with _watched(job, folder) as listeners, progress(trainer, console) as (on_step, on_epoch):
+        outcome = trainer.run(on_step, _each([*listeners, on_epoch]))
     summary = summarise(job, outcome, trainer.evaluate(job.train), trainer.evaluate(job.test))
     with agreed(job.head.everyone):
         save_weights(job.net, job.others, path / CHECKPOINTS)
@@ -86,36 +88,23 @@ def _tell_links(job: Job) -> None:
         console.print(line, highlight=False)
 
 
-def _then(folder: RunFolder | None, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
-    def write_and_show(row: Epoch) -> None:
-        if folder is not None:
-            folder.add(row)
-        on_epoch(row)
+def _each(listeners: Sequence[Callable[[Epoch], None]]) -> Callable[[Epoch], None]:
+    def tell(row: Epoch) -> None:
+        for listener in listeners:
+            listener(row)
 
-    return write_and_show
+    return tell
 
 
 @contextmanager
-def _progress(job: Job, steps: int) -> Iterator[tuple[Callable[[int, int], None], Callable[[Epoch], None]]]:
-    """A bar over all steps with the last epoch beside it, on the root's rank and on a terminal only."""
-    if not (job.is_root and console.is_terminal):
-        yield lambda epoch, step: None, lambda row: None
-        return
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        "{task.fields[last]}",
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=job.config.epochs * steps, last="")
-
-        def show(row: Epoch) -> None:
-            last = f"epoch {row.epoch}: loss {row.loss:.4f}, test accuracy {row.test_accuracy:.4f}"
-            bar.update(task, last=last)
-
-        yield lambda epoch, step: bar.advance(task), show
+def _watched(job: Job, folder: RunFolder | None) -> Iterator[list[Callable[[Epoch], None]]]:
+    """Who is told of every epoch on this rank: the run folder first. One that does not start fails on every rank."""
+    with ExitStack() as stack:
+        told: list[Callable[[Epoch], None]] = []
+        with agreed(job.head.everyone):
+            if folder is not None:
+                told = [folder.add, *stack.enter_context(watchers(job.config, folder.path))]
+        yield told
 
 
 def _tell(summary: dict[str, Any], path: Path, pictures: list[Path]) -> None:

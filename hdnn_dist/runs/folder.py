@@ -22,6 +22,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.files import is_file
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, remove_weights
 from hdnn_dist.runs.pictures import PICTURES
+from hdnn_dist.runs.watchers import remove_events
 from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.config_files import dump_config
@@ -58,6 +59,7 @@ class RunFolder:
         for name in (SUMMARY, GRADIENTS, GRAPH, *PICTURES, *ANALYSES):  # of an earlier run
             (path / name).unlink(missing_ok=True)
         remove_weights(path / CHECKPOINTS)
+        remove_events(path)
         self.path = path
         self._texts = {METRICS: "", GRADIENTS: ""}
         write_whole(path / CONFIG, HEADER + dump_config(config))

@@ -16,7 +16,15 @@ Count = Annotated[int, Field(ge=1, le=MOST)]
 
 Agent = int | str  # its number, or what the graph's file calls it
 
-OWN_KEYS = ("graph", "threads", "data.root", "network.kernel")  # which may differ from rank to rank
+OWN_KEYS = (
+    "graph",
+    "threads",
+    "data.root",
+    "network.kernel",
+    "tensorboard",
+    "tracker",
+    "tracker_project",
+)  # which may differ from rank to rank
 
 
 class ConfigError(ValueError):
@@ -128,7 +136,8 @@ class Config(Section):
 
     ``accumulate``: batches a step of the optimiser, as if it were one batch so many times as large;
     ``record_gradients``: write the norm of the gradient of every layer, step by step, to gradients.jsonl;
-    ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch; ``links``: as of
+    ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch; ``tensorboard``: write
+    events into the run folder; ``tracker``: who is told of every epoch, in ``tracker_project``; ``links``: as of
     ``connect``.
     """
 
@@ -140,6 +149,9 @@ class Config(Section):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     record_gradients: bool = False
     check_finite: bool = False
+    tensorboard: bool = False
+    tracker: Annotated[Literal["wandb", "trackio"] | None, Field(description="'wandb' or 'trackio'")] = None
+    tracker_project: str = "hdnn-dist"
     timeout: Annotated[float, Field(gt=0, le=1e9)] = 300.0
     links: Literal["auto", "network"] = "auto"
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
