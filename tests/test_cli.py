@@ -32,6 +32,8 @@ from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.training.config_files import load_config
 
 SMALL = ("epochs=2", "network.layers=4", "data.samples=400")
+ALWAYS = {"config.toml", "metrics.jsonl", "summary.json", "checkpoints"}
+FINDINGS = {"edges.json", "judged.json", "decision.npz"}
 PICTURES = {"graph.png", "sparsity.png", "curves.png", "decision.png"}
 REQUIRED = {
     *("architecture", "agents", "ranks", "transport", "layers", "parameters_per_rank", "epochs", "train_accuracy"),
@@ -80,7 +82,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 class TestTrain:
     def test_a_run_folder_holds_what_was_promised(self, run: Run) -> None:
-        assert names(run.folder) == {"config.toml", "metrics.jsonl", "summary.json", "checkpoints", *PICTURES}
+        assert names(run.folder) == {*ALWAYS, *FINDINGS, *PICTURES}
         assert names(run.folder / "checkpoints") == {"rank-0.safetensors"}
         assert run.summary.keys() >= REQUIRED
 
@@ -150,7 +152,10 @@ class TestTrain:
         config.write_text('graph = "grid:8x8"\ndtype = "float64"\ndata.name = "digits"\nreadout.at = [0]\n')
         result = hdnn_dist("train", str(config), *settings("epochs=1"), "--run-dir", str(tmp_path / "run"))
         assert (result.exit_code, result.stderr) == (0, "")
-        expected = {"config.toml", "metrics.jsonl", "summary.json", "checkpoints", *PICTURES} - {"decision.png"}
+        expected = {*ALWAYS, *FINDINGS, *PICTURES} - {
+            "decision.png",
+            "decision.npz",
+        }
         assert names(tmp_path / "run") == expected
 
 

@@ -31,6 +31,7 @@ from hdnn_dist.plots.sensitivity import (
 )
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
 from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, graph_of
+from hdnn_dist.runs.record import recorded_gradients
 from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config_files import load_config
@@ -66,7 +67,7 @@ def analyse_run(path: Path, world: World) -> Analysis:
     """
     job = _trained(path, world)
     with agreed(job.head.everyone):
-        gradients = _recorded_gradients(path / GRADIENTS) if job.is_root else []
+        gradients = recorded_gradients(path / GRADIENTS) if job.is_root else []
     state = _first_state(job)
     table = sensitivity_table(job.net, state, spread(job.net.layers, MOST_ROWS))
     residuals = layer_residuals(job.net, state)
@@ -192,20 +193,6 @@ def _notes(path: Path, residuals: list[float] | None) -> list[str]:
     if not (path / GRADIENTS).is_file():
         notes.append(UNRECORDED)
     return notes
-
-
-def _recorded_gradients(path: Path) -> list[tuple[int, list[float]]]:
-    """(step, norms) of every line, none where the run did not record them; ``ValueError`` for a damaged line."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], 1):
-        try:
-            row = json.loads(line)
-            found.append((int(row["step"]), [float(norm) for norm in row["norms"]]))
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(
-                f"{path}, line {number}: {line[:40]!r} is not what a training step writes; remove it, or train again"
-            ) from None
-    return found
 
 
 def _sample(net: HDNN) -> torch.Tensor:

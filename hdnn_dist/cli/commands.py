@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hdnn_dist.cli import audit, bench, inspect, reproduce, train
+from hdnn_dist.cli import audit, bench, inspect, report, reproduce, train
 from hdnn_dist.cli.shell import WRONG_INPUT
 from hdnn_dist.support.arguments import one_line
 
@@ -23,6 +23,7 @@ for command in (
     inspect.check,
     inspect.topology,
     inspect.analyze,
+    report.report,
     reproduce.reproduce,
     bench.bench,
     audit.audit,

@@ -17,6 +17,7 @@ from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect, meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
+from hdnn_dist.runs.findings import find, write_findings
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.links import pairs_by_link
 from hdnn_dist.runs.pictures import decision_plane, draw_run
@@ -71,10 +72,11 @@ def _train(job: Job, make: Callable[[], RunFolder]) -> None:
     summary = summarise(job, outcome, trainer.evaluate(job.train), trainer.evaluate(job.test))
     with agreed(job.head.everyone):
         save_weights(job.net, job.others, path / CHECKPOINTS)
+    plane, found = decision_plane(job), find(job, outcome)
     with agreed(job.head.everyone):
         if folder is not None:
+            write_findings(path, found, plane)
             folder.finish(summary)
-    plane = decision_plane(job)
     if job.is_root:
         _tell(summary, path, draw_run(job, outcome.epochs, path, plane))
 

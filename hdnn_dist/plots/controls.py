@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from hdnn_dist.plots.style import PALETTE, dress, plain_numbers, save
+from hdnn_dist.plots.style import GRID, PALETTE, dress, new_figure, plain_numbers, save
 
 COST = "test_accuracy"
 FIGURES = {
@@ -29,7 +28,7 @@ def draw_controls(controls: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
     ``strength`` (None without it) and the figures above, None where there is none. Columns of one network share their
     scales.
     """
-    figure = Figure(figsize=(1.9 * len(controls) + 0.8, 9.2), layout="constrained")
+    figure = new_figure((1.9 * len(controls) + 0.8, 9.2))
     grid = figure.subplots(len(FIGURES), len(controls), squeeze=False)
     networks = [control["network"] for control in controls]
     for line, (key, label) in enumerate(FIGURES.items()):
@@ -54,7 +53,7 @@ def _draw_column(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, colour
     axes.set_xlim(-0.3, len(rows) - 0.7)
     axes.set_xticks(places, ["none" if row["strength"] is None else f"{row['strength']:g}" for row in rows])
     axes.tick_params(axis="x", labelsize=8)
-    axes.grid(color="#E3E5E8", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     known = [(place, row[key]) for place, row in enumerate(rows) if row[key] is not None]
     if not known:
         axes.text(0.5, 0.5, "not trained", ha="center", va="center", fontsize=9, transform=axes.transAxes)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from hdnn_dist.plots.style import PALETTE, Array, dress, plain_numbers, save
+from hdnn_dist.plots.style import GRID, PALETTE, Array, dress, new_figure, plain_numbers, save
 
 TRAINING, TEST = "training, mean over the epoch", "test, after the epoch"
 
@@ -22,7 +21,7 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     ``test_accuracy``; a value that is missing, None or not finite is left out. The loss has a logarithmic axis when all
     of it is positive.
     """
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    figure = new_figure((9.6, 4.4))
     left, right = figure.subplots(1, 2)
     losses = _draw_both(left, metrics, "loss", "test_loss")
     _draw_both(right, metrics, "train_accuracy", "test_accuracy")
@@ -33,7 +32,7 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
         dress(axes, title)
         axes.set(xlabel="epoch", ylabel=height)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(color="#E3E5E8", linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         if axes.lines:
             axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return save(figure, path)

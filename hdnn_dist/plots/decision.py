@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def draw_decision(
 
 def _draw_probability(figure: Figure, axes: Axes, x: Array, y: Array, probability: Array) -> None:
     shades = LinearSegmentedColormap.from_list("classes", ["#9CCBE6", "#FFFFFF", "#F5BE9B"])
-    image = axes.pcolormesh(x, y, probability, cmap=shades, vmin=0, vmax=1, shading="gouraud")
+    image = axes.pcolormesh(x, y, probability, cmap=shades, vmin=0, vmax=1, shading="gouraud", rasterized=True)
     if probability.min() < 0.5 < probability.max():
         axes.contour(x, y, probability, levels=[0.5], colors=INK, linewidths=1.0)
         axes.plot([], [], color=INK, linewidth=1.0, label="boundary, probability 0.5")
@@ -67,7 +68,8 @@ def _draw_probability(figure: Figure, axes: Axes, x: Array, y: Array, probabilit
 
 def _draw_classes(axes: Axes, x: Array, y: Array, classes: Array) -> None:
     shades = ListedColormap([colour(index) for index in range(int(classes.max()) + 1)])
-    axes.pcolormesh(x, y, classes, cmap=shades, vmin=0, vmax=shades.N - 1, alpha=0.35, shading="nearest")
+    look: dict[str, Any] = {"alpha": 0.35, "shading": "nearest", "rasterized": True}
+    axes.pcolormesh(x, y, classes, cmap=shades, vmin=0, vmax=shades.N - 1, **look)
 
 
 def _draw_points(axes: Axes, points: Array, classes: Array) -> None:

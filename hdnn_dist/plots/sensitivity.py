@@ -14,7 +14,7 @@ from matplotlib.markers import CARETUP
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 
-from hdnn_dist.plots.style import PALETTE, dress, legend_below, save
+from hdnn_dist.plots.style import GRID, PALETTE, dress, legend_below, new_figure, save
 
 SIZE = (7.2, 4.8)  # inches
 FLOOR = 1e-30  # what is smaller is drawn here
@@ -91,7 +91,7 @@ def draw_gradient_norms(
         raise ValueError(
             f"gradient norms have shape {values.shape}, steps {numbers.shape}: expected (steps, layers) and (steps,)"
         )
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = new_figure(SIZE)
     axes = figure.subplots()
     dress(axes, title if (values > 0).all() else f"{title}\nblank where it is zero or not finite")
     positive = values[values > 0]
@@ -116,7 +116,7 @@ def draw_gradient_norms(
 
 def draw_counterexample(t: ArrayLike, y: ArrayLike, bsm: ArrayLike, path: str | Path, *, eps: float) -> Path:
     """Draw y (times, 2) and the entries of its BSM (times, 2, 2) against t (times,), one above the other."""
-    figure = Figure(figsize=(SIZE[0], 6.4), layout="constrained")
+    figure = new_figure((SIZE[0], 6.4))
     top, *rest = figure.subplots(3, 1, sharex=True)
     states, entries = np.asarray(y), np.asarray(bsm)
     for number in range(2):
@@ -133,7 +133,7 @@ def draw_counterexample(t: ArrayLike, y: ArrayLike, bsm: ArrayLike, path: str | 
     rest[1].sharey(rest[0])
     rest[1].set_xlabel("time t")
     for axes in (top, *rest):
-        axes.grid(color="#E3E5E8", linewidth=0.8)
+        axes.grid(color=GRID, linewidth=0.8)
         axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, path)
 
@@ -160,11 +160,11 @@ def draw_depth(
 
 
 def _log_figure(title: str, about: str, x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = new_figure(SIZE)
     axes = figure.subplots()
     dress(axes, f"{title}\n{about}")
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-    axes.grid(color="#E3E5E8", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     return figure, axes
 
 

@@ -12,6 +12,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from hdnn_dist.plots.pages import DRAWN, page_size, page_svg
 from hdnn_dist.support.files import whole_file
 
 Array = NDArray[Any]
@@ -26,18 +27,37 @@ TITLE, LEGEND = 11, 9  # points
 BESIDE = 0.7  # inches of a picture that a title leaves free
 MADE_BY, HEAD_BYTES = "hdnn-dist", 1024  # what is written into the head of a PNG
 SIDE = 6.4  # inches
+GRID = "#E3E5E8"
+# what stands for each colour in a page
+THEME = {
+    INK: "--ink",
+    "#000000": "--ink",
+    EDGE: "--edge",
+    GRID: "--grid",
+    PAPER: "--paper",
+    "#FFFFFF": "--card",
+    **{colour: f"--c{number}" for number, colour in enumerate(PALETTE)},
+}
 
 
 def square_figure(title: str) -> tuple[Figure, Axes]:
     """A figure of one square picture."""
-    figure = Figure(figsize=(SIDE, SIDE), layout="constrained")
+    figure = new_figure((SIDE, SIDE))
     axes = figure.subplots()
     dress(axes, title)
     return figure, axes
 
 
+def new_figure(size: tuple[float, float]) -> Figure:
+    """An empty figure so many inches wide and high; for a page, of its width."""
+    return Figure(figsize=page_size(size), layout="constrained")
+
+
 def dress(axes: Axes, title: str) -> None:
-    """Title and axes in the look of all pictures."""
+    """Title and axes in the look of all pictures; the title goes to the page where there is one."""
+    if (page := DRAWN.get()) is not None:
+        page.take_title(title)
+        title = ""
     room = _width(axes) - BESIDE
     shown = "\n".join(_shortened(line, room) for line in title.splitlines())
     axes.set_title(shown, fontsize=TITLE, color=INK, parse_math=False)  # a name may have dollar signs
@@ -117,8 +137,11 @@ def colour(index: int) -> str:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG so that a reader finds the old or the new picture, never a part."""
+    """Write a PNG so that a reader finds the old or the new picture, never a part; for a page, keep it as SVG."""
     path = Path(path)
+    if (page := DRAWN.get()) is not None:
+        page.svg = page_svg(figure, THEME)
+        return path
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=DPI, metadata={"Software": MADE_BY})
     return path

@@ -36,6 +36,7 @@ except ImportError:  # a system without it: two runs that are given one folder a
 HEADER = "# The config of this run, resolved by hdnn-dist; to run it again, give it to 'hdnn-dist train'.\n"
 CONFIG, METRICS, GRADIENTS, SUMMARY = "config.toml", "metrics.jsonl", "gradients.jsonl", "summary.json"
 GRAPH = "graph.json"
+FINDINGS = EDGES, JUDGED, DECIDED = "edges.json", "judged.json", "decision.npz"
 ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (
     "analysis.json",
     "bsm_norm.png",
@@ -56,7 +57,7 @@ class RunFolder:
         graph = CommunicationGraph.parse(config.graph) if is_file(config.graph) else None
         path.mkdir(parents=True, exist_ok=True)
         self._release = _hold(path)
-        for name in (SUMMARY, GRADIENTS, GRAPH, *PICTURES, *ANALYSES):  # of an earlier run
+        for name in (SUMMARY, GRADIENTS, GRAPH, *FINDINGS, *PICTURES, *ANALYSES):  # of an earlier run
             (path / name).unlink(missing_ok=True)
         remove_weights(path / CHECKPOINTS)
         remove_events(path)

@@ -83,11 +83,16 @@ class Plane:
             logits = torch.cat([job.head(job.forward(part)) for part in job.inputs(grid).split(EVALUATION_BATCH)])
         self.decided = job.head.criterion.decide(logits).cpu().numpy() if job.is_root else None
 
-    def draw(self, path: Path) -> Path:
+    @property
+    def shown(self) -> tuple[np.ndarray, np.ndarray]:
+        """(ny, nx) what is decided, and (points,) the classes of the points that are drawn; on the root's rank."""
         assert self.decided is not None
-        shown, labels = self.test.inputs[:MOST_POINTS], self.test.labels
-        assert labels is not None
-        shape = (GRID_POINTS, GRID_POINTS)
+        assert self.test.labels is not None
+        return self.decided.reshape(GRID_POINTS, GRID_POINTS), self.test.labels[:MOST_POINTS]
+
+    def draw(self, path: Path) -> Path:
+        decided, labels = self.shown
+        shown = self.test.inputs[: len(labels)]
         which = (
             f"all {len(self.test)}" if len(shown) == len(self.test) else f"the first {len(shown)} of {len(self.test)}"
         )
@@ -95,9 +100,9 @@ class Plane:
         return draw_decision(
             self.x,
             self.y,
-            self.decided.reshape(shape),
+            decided,
             shown,
-            labels[:MOST_POINTS],
+            labels,
             path,
             title=title,
             axes_show=self.axes_show,
