@@ -32,8 +32,9 @@ KINDS: tuple[tuple[type[Exception], type[Exception]], ...] = (
 def agreed(tree: SumTree) -> Iterator[None]:
     """Run a block on every rank; if it raised on any, raise on all, with the error of the first rank that failed.
 
-    Costs one sum along the tree when all is well. Every rank has to enter, and the block must not exchange. Raises what
-    it raised here, or elsewhere the same kind, ``ValueError`` or ``OSError``, for others ``RankError``.
+    Costs one sum along the tree when all is well, and one over the replicas: ranks are those of the job. Every rank has
+    to enter, and the block must not exchange. Raises what it raised here, or elsewhere the same kind, ``ValueError`` or
+    ``OSError``, for others ``RankError``.
     """
     failure: Exception | None = None
     try:
@@ -70,18 +71,22 @@ def collected(tree: SumTree, numbers: Sequence[float]) -> Tensor:
 
 
 def told_by_root(tree: SumTree, text: str) -> str:
-    """The text of the root's rank, on every rank, which all have to call it; others give an empty one."""
-    return _decoded(tree.sum(_encoded(tree, text if tree.is_root else "")))
+    """The text of the root's rank, on every rank, which all have to call it; others give an empty one.
+
+    Of several replicas the first one's root.
+    """
+    return _decoded(tree.agents.world.of_replicas(tree.sum(_encoded(tree, text if tree.is_root else "")))[0])
 
 
 def _first_failure(tree: SumTree, failure: Exception | None) -> Exception | None:
     kind = 0 if failure is None else 1 + next(at for at, known in enumerate(KINDS) if isinstance(failure, known[0]))
-    failed = tree.collect(_on_device(tree, kind))
+    world = tree.agents.world
+    failed = world.of_replicas(tree.collect(_on_device(tree, kind))).flatten()
     if not failed.any():
         return None
     first = int(failed.nonzero()[0])
-    own = first == tree.agents.world.rank
-    message = _decoded(tree.sum(_encoded(tree, _text(failure) if own else "")))
+    text = tree.sum(_encoded(tree, _text(failure) if first == world.job.rank else ""))
+    message = _decoded(world.of_replicas(text)[first // world.size])
     return KINDS[int(failed[first]) - 1][1](f"rank {first}: {message}")
 
 

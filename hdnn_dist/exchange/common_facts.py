@@ -22,10 +22,13 @@ LONGEST_LIST = 32
 
 
 def same_in_world(world: World, facts: Facts) -> None:
-    """``ValueError`` on every rank, the same, unless all ranks call it with the same facts. One sum of texts."""
-    if world.size == 1:
+    """``ValueError`` on every rank, the same, unless all ranks, of all replicas, call it with the same facts.
+
+    One sum of texts.
+    """
+    if world.job.size == 1:
         return
-    texts = [json.loads(text) for text in world.texts(json.dumps(told(facts)))]
+    texts = [json.loads(text) for text in world.job.texts(json.dumps(told(facts)))]
     for name in facts:
         refuse_difference(name, [text.get(name, "nothing") for text in texts])
 

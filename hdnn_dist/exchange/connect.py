@@ -14,8 +14,9 @@ import torch
 from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.ending import ended_after
 from hdnn_dist.exchange.launchers import by_mpi, by_nobody, by_torchrun, refuse_fewer_ranks, refuse_leftovers
+from hdnn_dist.exchange.replicas import in_replicas
 from hdnn_dist.exchange.world import World
-from hdnn_dist.support.arguments import one_line, positive_number, unknown
+from hdnn_dist.support.arguments import one_line, positive_number, unknown, whole
 from hdnn_dist.support.version import VERSION
 
 AUTO, ALONE = "auto", "local"
@@ -77,6 +78,7 @@ def connect(
     device: str | torch.device | None = None,
     timeout: float = TIMEOUT,
     links: str = AUTO,
+    replicas: int = 1,
 ) -> World:
     """Join the other ranks of the job, or be a world of one.
 
@@ -84,20 +86,22 @@ def connect(
     set, and neither. ``device``: ``None`` is the CPU, except that c10d takes the rank's GPU where CUDA is present.
     ``timeout``: seconds after which an exchange gives up. ``links``: ``auto`` lets ranks of one host talk through
     memory that they share, edge by edge; ``network`` lets them not.
+    ``replicas``: so many groups of ranks hold all agents each, see ``Replica``; the world is that of this rank's group.
 
-    Raises ``ValueError`` for an unknown transport, or one that is not installed or was not launched.
+    Raises ``ValueError`` for an unknown transport, or one that is not installed or was not launched, and for replicas
+    that do not divide the ranks.
     """
     if transport not in (AUTO, *TRANSPORTS):
         raise unknown("transport", transport, (AUTO, *TRANSPORTS))
-    timeout = positive_number("timeout", timeout)
+    timeout, replicas = positive_number("timeout", timeout), whole("replicas", replicas)
     if links not in LINKS:
         raise unknown("links", links, LINKS)
     name = transport if transport != AUTO else _recognised()
     world = TRANSPORTS[name].join(name, device, timeout)
     world.links = links
     refuse_fewer_ranks(world, alone=transport == ALONE)
-    same_in_world(world, {"version of hdnn-dist": VERSION})
-    return world
+    same_in_world(world, {"version of hdnn-dist": VERSION, "replicas": replicas})
+    return in_replicas(world, replicas)
 
 
 def _launched(transport: str) -> str:

@@ -90,13 +90,15 @@ class Route:
 class Ledger:
     """Sees every message of the agents of one rank.
 
-    ``owner``: (agents,) the rank that owns each agent; ``rank``: the rank this ledger belongs to.
+    ``owner``: (agents,) the rank that owns each agent; ``rank``: the rank this ledger belongs to; ``about``: what an
+    error adds to the number of a rank.
     """
 
-    def __init__(self, graph: CommunicationGraph, owner: np.ndarray, rank: int) -> None:
+    def __init__(self, graph: CommunicationGraph, owner: np.ndarray, rank: int, about: str = "") -> None:
         self.graph = graph
         self.owner = owner
         self.rank = rank
+        self.about = about
         self.off_graph_messages = 0
         self._routes: list[Route] = []
 
@@ -115,9 +117,9 @@ class Ledger:
         outside = np.concatenate([pairs[sends & ~receives], pairs[receives & ~sends]])
         other = self.owner[outside].sum(axis=1) - self.rank
         peers, first = np.unique(other, return_index=True)
-        ends = [(self.graph.named(sender), self.graph.named(receiver)) for sender, receiver in outside[first]]
-        named = dict(zip(peers.tolist(), ends, strict=True))
-        route = Route(pairs[sends], rows[sends], named)
+        named = self.graph.named
+        ends = [(named(sender), named(receiver) + self.about) for sender, receiver in outside[first]]
+        route = Route(pairs[sends], rows[sends], dict(zip(peers.tolist(), ends, strict=True)))
         self._routes.append(route)
         return route
 

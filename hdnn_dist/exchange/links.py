@@ -62,8 +62,9 @@ class Links:
 
     def _shared_machine(self, pair: Pair) -> bool:
         if self._machines is None:
-            self._machines = self.world.texts(_own_machine(self.world))
-            self.waited[1] = _looks(self._machines, self.world.rank)
+            world, machines = self.world, self.world.job.texts(_own_machine(self.world))
+            self.waited[1] = _looks(machines, world.job.rank)
+            self._machines = machines[world.replica * world.size :][: world.size]
         if len(self._machines) < self.world.size:
             return False  # of a transport that tells no texts
         here, there = (self._machines[rank] for rank in pair)

@@ -37,7 +37,7 @@ class Agents:
         self.world = world
         self.owner = owner
         self.local = np.flatnonzero(owner == world.rank)
-        self.ledger = Ledger(graph, owner, world.rank)
+        self.ledger = Ledger(graph, owner, world.rank, world.about)
         self.rank_links = links_of(world)
         across = np.unique(np.sort(owner[graph.edges], axis=1), axis=0)
         between = across[across[:, 0] < across[:, 1]]
@@ -106,15 +106,19 @@ def _same_owners(graph: CommunicationGraph, world: World, method: Method) -> np.
     refused: ValueError | None = None
     try:
         with warnings.catch_warnings():
-            if world.rank:
+            if world.job.rank:
                 warnings.simplefilter("ignore", PlacementWarning)  # one rank says it
             owner = owners(graph, world.size, method)
     except ValueError as error:
-        refused, owner = error, np.empty(0, dtype=np.int64)
+        refused, owner = _of_each(world, error), np.empty(0, dtype=np.int64)
     same_in_world(world, {"owners of the agents": owner.tolist() if refused is None else f"refused ({refused})"})
     if refused is not None:
         raise refused
     return owner
+
+
+def _of_each(world: World, error: ValueError) -> ValueError:
+    return error if world.replicas == 1 else ValueError(f"in each of {world.replicas} replicas: {error}")
 
 
 def owners(graph: CommunicationGraph, ranks: int, method: Method = "auto") -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -108,8 +108,10 @@ def device_named(device: str | torch.device) -> torch.device:
 class World(ABC):
     """The ranks of a job: ``rank`` is this process, ``size`` how many there are, ``device`` where its tensors live.
 
-    ``timeout``: seconds that an exchange waits; ``links``: whether
-    memory that ranks of one host share may carry their messages ("auto") or not ("network").
+    ``timeout``: seconds that an exchange waits; ``links``: whether memory that ranks of one host share may carry their
+    messages ("auto") or not ("network"). Where the ranks of a job are several ``replicas`` of one group, a world is
+    that of the group with the number ``replica``; ``about``: what is said of it behind the number of a rank;
+    ``copied``: bytes that this rank has given into sums with its copies so far.
     """
 
     transport: str
@@ -118,6 +120,15 @@ class World(ABC):
     device: torch.device
     timeout: float = LONGEST
     links: str = "auto"
+    replica: int = 0
+    replicas: int = 1
+    about: str = ""
+    copied: int = 0
+
+    @property
+    def job(self) -> World:
+        """The world of all ranks, those of other replicas among them."""
+        return self
 
     @property
     def network(self) -> str:
@@ -134,6 +145,30 @@ class World(ABC):
         A transport that cannot do so knows its own alone.
         """
         return [text]
+
+    def part(self, groups: Sequence[Sequence[int]], called: str) -> World:
+        """The world of the ranks of one of these groups, in their order: that of this rank, which is in one of them.
+
+        ``called``: what a group is. Every rank has to call it. ``ValueError`` for a transport that cannot.
+        """
+        raise ValueError(f"transport {self.transport!r} has no replicas: use c10d (torchrun) or mpi, or replicas = 1")
+
+    def add_up(self, values: Tensor) -> None:
+        """Put the sum over all ranks into their ``values``, of any shape, the same bits everywhere.
+
+        No message of an agent: for ranks that hold copies of the same agents alone. ``RuntimeError`` where it fails.
+        """
+        raise RuntimeError(f"transport {self.transport!r} has no sums")
+
+    def add_copies(self, values: Tensor) -> None:  # noqa: B027  of one replica it is there
+        """Put the sum over all replicas, between ranks with copies of the same agents, into ``values``, of any shape.
+
+        Every rank of every replica has to call it. Raises ``TransportError``.
+        """
+
+    def of_replicas(self, values: Tensor) -> Tensor:
+        """(replicas, *shape) the values of the rank of this place in every replica, exactly; as ``add_copies``."""
+        return values.unsqueeze(0)
 
     def close(self) -> None:  # noqa: B027  most transports hold nothing
         """Leave the world. Idempotent."""

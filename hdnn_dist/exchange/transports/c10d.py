@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -21,13 +22,17 @@ from hdnn_dist.support.arguments import one_line
 
 NOISE = re.compile(r"^\[\S+\] | This is typically caused .*")  # round gloo's errors
 CONTACT = 5  # of its timeouts gloo waits for the first contact of two ranks
+Group = dist.ProcessGroup | None  # None: that of all ranks
 
 
 class Limits:
-    """How long an exchange of gloo waits, and what to look for where two ranks of different hosts do not meet."""
+    """How long an exchange of gloo waits, and what to look for where two ranks of different hosts do not meet.
 
-    def __init__(self, timeout: float, hosts: Sequence[str], rank: int) -> None:
-        self.wait = duration(timeout)
+    ``group``: in which they have these numbers.
+    """
+
+    def __init__(self, timeout: float, hosts: Sequence[str], rank: int, group: Group = None) -> None:
+        self.wait, self.group = duration(timeout), group
         self._hosts, self._rank = hosts, rank
 
     def hint(self, peer: int) -> str:
@@ -54,10 +59,14 @@ class GlooChannel(Channel):
 
     def start(self) -> None:
         """As ``Channel``."""
-        for verb, parts, post in (("receive from", self.receives, dist.irecv), ("send to", self.sends, dist.isend)):
+        group = self._limits.group
+        for verb, parts, post, to in (
+            ("receive from", self.receives, dist.irecv, "group_src"),
+            ("send to", self.sends, dist.isend, "group_dst"),
+        ):
             for peer, part in parts.items():
                 with self._naming(peer, verb, RuntimeError):
-                    self._works.append((verb, peer, post(part, peer, tag=size_tag(part))))
+                    self._works.append((verb, peer, post(part, group=group, tag=size_tag(part), **{to: peer})))
 
     def finish(self) -> None:
         """As ``Channel``."""
@@ -75,11 +84,15 @@ class GlooChannel(Channel):
 class NcclChannel(Channel):
     """One grouped launch an exchange: NCCL would deadlock on sends and receives posted one by one."""
 
-    def __init__(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> None:
+    def __init__(
+        self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor], limits: Limits
+    ) -> None:
         """As ``Channel``."""
         super().__init__(route, sends, receives)
-        receiving = [dist.P2POp(dist.irecv, part, peer) for peer, part in self.receives.items()]
-        self._operations = receiving + [dist.P2POp(dist.isend, part, peer) for peer, part in self.sends.items()]
+        both, group = ((dist.irecv, self.receives), (dist.isend, self.sends)), limits.group
+        self._operations = [
+            dist.P2POp(post, part, group=group, group_peer=peer) for post, parts in both for peer, part in parts.items()
+        ]
 
     def start(self) -> None:
         """As ``Channel``."""
@@ -108,35 +121,66 @@ class C10dWorld(World):
         self._asked = 0
         if self.size > 1:
             guard(self.rank, end_soon)
-        hosts, devices, counts = zip(*map(str.split, self.texts(_place(device))), strict=True)
-        refuse_devices(hosts, devices, [int(count) for count in counts])
+        self._hosts, devices, counts = zip(*map(str.split, self.texts(_place(device))), strict=True)
+        refuse_devices(self._hosts, devices, [int(count) for count in counts])
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if self._owns_group:
             self._make_group()
         self.transport = f"c10d ({self.network})"
-        self._limits = Limits(timeout, hosts, self.rank)
-        self._on_gloo = self.network == "gloo"
-        if not self._on_gloo:
-            dist.barrier()  # the first call of an NCCL group has to include every rank
+        self._enter(None)
 
     @property
     def network(self) -> str:
         """gloo or nccl."""
         return str(dist.get_backend())
 
+    def _enter(self, group: Group) -> None:
+        """Talk in this group from now on, in which the ranks have their numbers."""
+        self._limits = Limits(self.timeout, self._hosts, self.rank, group)
+        self._on_gloo = self.network == "gloo"
+        if not self._on_gloo:
+            dist.barrier(group)  # the first call of an NCCL group has to include every rank
+
     def _make_group(self) -> None:
         os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
-        backend, timeout, device = "gloo", self.timeout / CONTACT, None
-        if self.device.type == "cuda":
-            backend, timeout, device = "nccl", self.timeout, self.device
-        store, rank, size = self._meeting
+        backend, device = ("nccl", self.device) if self.device.type == "cuda" else ("gloo", None)
+        limit, (store, rank, size, _) = duration(self._limit(backend)), self._meeting
 
         def make() -> None:
-            dist.init_process_group(
-                backend, timeout=duration(timeout), store=store, rank=rank, world_size=size, device_id=device
-            )
+            dist.init_process_group(backend, timeout=limit, store=store, rank=rank, world_size=size, device_id=device)
 
+        self._start(backend, make)
+
+    def _limit(self, backend: str) -> float:
+        return self.timeout if backend == "nccl" else self.timeout / CONTACT
+
+    def part(self, groups: Sequence[Sequence[int]], called: str) -> C10dWorld:
+        """As ``World.part``, in a process group."""
+        made: list[Group] = []
+        limit = duration(self._limit(self.network))
+        self._start(self.network, lambda: made.extend(dist.new_group(list(ranks), timeout=limit) for ranks in groups))
+        at = next(at for at, ranks in enumerate(groups) if self.rank in ranks)
+        part = copy(self)
+        part._meeting = self._meeting.part(groups[at], f"{called} {at}")
+        part.rank, part.size, part.about, part._asked = *part._meeting[1:], 0
+        part._hosts = [self._hosts[rank] for rank in groups[at]]
+        part._owns_group = True
+        part._enter(made[at])
+        return part
+
+    def add_up(self, values: Tensor) -> None:
+        """As ``World.add_up``."""
+        group, options = self._limits.group or dist.group.WORLD, dist.AllreduceOptions()
+        assert group is not None
+        options.timeout = self._limits.wait
+        try:
+            work = group.allreduce([values], options)
+            work.wait(self._limits.wait) if self._on_gloo else work.wait()
+        except RuntimeError as error:
+            raise RuntimeError(NOISE.sub("", one_line(error))) from error
+
+    def _start(self, backend: str, make: Callable[[], object]) -> None:
         try:
             make() if backend == "nccl" else within(self.timeout + GRACE, make)  # CUDA's device is the thread's
         except (TimeoutError, RuntimeError) as error:
@@ -147,9 +191,8 @@ class C10dWorld(World):
 
     def channel(self, route: Route, sends: Mapping[int, Tensor], receives: Mapping[int, Tensor]) -> Channel:
         """As ``World.channel``."""
-        if self._on_gloo:
-            return GlooChannel(route, sends, receives, self._limits)
-        return NcclChannel(route, sends, receives)
+        kind = GlooChannel if self._on_gloo else NcclChannel
+        return kind(route, sends, receives, self._limits)
 
     def texts(self, text: str) -> list[str]:
         """As ``World.texts``: by the store where the ranks have met, so that gloo opens no connection for it."""
@@ -157,9 +200,11 @@ class C10dWorld(World):
         return texts(self._meeting, str(self._asked), text, self.timeout)
 
     def close(self) -> None:
-        if self._owns_group and dist.is_initialized():
+        owned, self._owns_group = self._owns_group and dist.is_initialized(), False
+        if owned:
+            group = self._limits.group
             try:
-                within(GRACE, dist.destroy_process_group)
+                within(GRACE, lambda: dist.destroy_process_group(group))
             except (TimeoutError, RuntimeError):  # it waits for a rank that will not come
                 failed()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import NamedTuple, TypeVar
@@ -24,11 +24,17 @@ Result = TypeVar("Result")
 
 
 class Meeting(NamedTuple):
-    """A store that all ranks write to and read from, and who this one is."""
+    """A store that all ranks write to and read from, and who this one is; ``about``: as of ``World``."""
 
     store: dist.Store
     rank: int
     size: int
+    about: str = ""
+
+    def part(self, ranks: Sequence[int], called: str) -> Meeting:
+        """Of these ranks alone, where this one is among them; ``called``: what no other group is."""
+        store = dist.PrefixStore(called, self.store)
+        return Meeting(store, ranks.index(self.rank), len(ranks), f" of {called}")
 
 
 class _Place(NamedTuple):
@@ -93,8 +99,8 @@ def texts(meeting: Meeting, about: str, text: str, timeout: float) -> list[str]:
         within(timeout + GRACE, collect)
     except TimeoutError as error:
         raise TransportError(
-            f"rank {len(found)} of {meeting.size} has not come within {timeout:g} s: it has ended, waits, or was never "
-            "started; see its output, start as many ranks as WORLD_SIZE says, or raise the timeout"
+            f"rank {len(found)} of {meeting.size}{meeting.about} has not come within {timeout:g} s: it has ended, "
+            "waits, or was never started; see its output, start as many ranks as WORLD_SIZE says, or raise the timeout"
         ) from error
     except RuntimeError as error:
         raise TransportError(f"rank 0, or torchrun, where the ranks meet, has gone: {one_line(error)[:200]}") from error

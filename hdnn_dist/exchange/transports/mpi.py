@@ -6,14 +6,15 @@ import json
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
 from mpi4py import MPI
 from torch import Tensor
 
-from hdnn_dist.exchange.ending import guard, has_failed
+from hdnn_dist.exchange.ending import guard, has_failed, within
 from hdnn_dist.exchange.ledger import Route
 from hdnn_dist.exchange.world import Channel, TransportError, World, device_named, size_tag
 
@@ -107,6 +108,29 @@ class MpiWorld(World):
         """As ``World.texts``."""
         return _told(self._communicator, text, self.timeout)
 
+    def part(self, groups: Sequence[Sequence[int]], called: str) -> MpiWorld:
+        """As ``World.part``, in a communicator of its own."""
+        at = next(at for at, ranks in enumerate(groups) if self.rank in ranks)
+        part = copy(self)
+        part.rank, part.size, part.about = groups[at].index(self.rank), len(groups[at]), f" of {called} {at}"
+        try:
+            part._communicator = within(self.timeout, lambda: MPI.Intracomm(self._communicator.Split(at, part.rank)))
+        except TimeoutError as error:
+            raise TransportError(f"the ranks of {called} {at} did not meet within {self.timeout:g} s") from error
+        part._communicator.Set_name(f"{called} {at}")
+        return part
+
+    def add_up(self, values: Tensor) -> None:
+        """As ``World.add_up``."""
+        request = self._communicator.Iallreduce(MPI.IN_PLACE, values.numpy())
+        looks, began = 0, time.monotonic()
+        while not request.Test():
+            looks += 1
+            if looks > LOOKS:
+                os.sched_yield()
+            if looks % LOOKS == 0 and time.monotonic() - began > self.timeout:
+                raise RuntimeError(f"no answer for {self.timeout:g} s")
+
     def close(self) -> None:
         if self._communicator != MPI.COMM_NULL and not has_failed():
             self._communicator.Free()
@@ -119,10 +143,10 @@ def _told(communicator: MPI.Intracomm, text: str, timeout: float) -> list[str]:
     own = _send(communicator, text, 0)
     answer = _received(communicator, 0, timeout + VERDICT)
     if answer is None:
-        raise _missing(0, communicator.Get_size(), timeout)
+        raise _missing(0, communicator, timeout)
     own.Wait()
     if isinstance(answer, int):
-        raise _missing(answer, communicator.Get_size(), timeout)
+        raise _missing(answer, communicator, timeout)
     return list(answer)
 
 
@@ -138,7 +162,7 @@ def _heard(communicator: MPI.Intracomm, text: str, timeout: float) -> list[str]:
     sent = [_send(communicator, answer, peer) for peer in range(1, communicator.Get_size()) if peer != late]
     arrived = _done(lambda: MPI.Request.Testall(sent), timeout if late is None else VERDICT)
     if late is not None or not arrived:
-        raise _missing(late, communicator.Get_size(), timeout)
+        raise _missing(late, communicator, timeout)
     return texts
 
 
@@ -172,10 +196,12 @@ def _done(look: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _missing(rank: int | None, size: int, timeout: float) -> TransportError:
+def _missing(rank: int | None, communicator: MPI.Intracomm, timeout: float) -> TransportError:
+    size, name = communicator.Get_size(), communicator.Get_name()
+    about = f" of {name}" if name and communicator != MPI.COMM_WORLD else ""
     return TransportError(
-        f"rank {'?' if rank is None else rank} of {size} has not come within {timeout:g} s: it has ended, waits, or "
-        "does not what the others do; see its output, or raise the timeout"
+        f"rank {'?' if rank is None else rank} of {size}{about} has not come within {timeout:g} s: it has ended, "
+        "waits, or does not what the others do; see its output, or raise the timeout"
     )
 
 
