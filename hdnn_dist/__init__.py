@@ -5,6 +5,7 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.model.averaging import average_gradients
 from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.readout import Readout
@@ -20,6 +21,7 @@ __all__ = [
     "Pattern",
     "Readout",
     "activations",
+    "average_gradients",
     "check",
     "clip_grad_norm_",
     "connect",

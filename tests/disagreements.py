@@ -35,6 +35,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "check_finite": ("true",),
     "timeout": ("250.0",),
     "links": ("network",),
+    "replicas": ("2",),
     "placement": ("contiguous",),
     "network.architecture": ("MS3",),
     "network.features": ("4",),

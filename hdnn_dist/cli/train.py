@@ -15,6 +15,7 @@ from hdnn_dist.cli.progress import progress
 from hdnn_dist.cli.shell import ConfigFile, Overrides, console, default_folder, reported
 from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect, meet_early
+from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.findings import find, write_findings
@@ -34,6 +35,10 @@ def train(
     overrides: Overrides = None,
     transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
     run_dir: Annotated[Path | None, typer.Option(help="Where to write; default runs/NAME-TIME.")] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(help="Groups of ranks with all agents each that share the batches; default 1."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Allow a run folder that holds another run of ours.")
     ] = False,
@@ -43,13 +48,14 @@ def train(
     In one process:   hdnn-dist train
     On 8 ranks:       torchrun --standalone --nproc-per-node 8 -m hdnn_dist train
     Over MPI:         mpiexec -n 8 python -m mpi4py -m hdnn_dist train
+    Two replicas:     mpiexec -n 8 python -m mpi4py -m hdnn_dist train --replicas 2
     """
     with reported():
         meet_early(transport)
-        settings = load_config(config, overrides or [])
+        settings = load_config(config, [*(overrides or []), *([] if replicas is None else [f"replicas={replicas}"])])
         graph = CommunicationGraph.parse(settings.graph)
         torch.set_num_threads(settings.threads)
-        with connect(transport, timeout=settings.timeout, links=settings.links) as world:
+        with connect(transport, timeout=settings.timeout, links=settings.links, replicas=settings.replicas) as world:
             job = build(settings, graph, world)
             if run_dir is None:
                 _train(job, partial(RunFolder.new, default_folder(config), settings))
@@ -84,10 +90,14 @@ def _train(job: Job, make: Callable[[], RunFolder]) -> None:
 def _tell_links(job: Job) -> None:
     """The first line of a run on several ranks."""
     counts = [f"{len(pairs)} through {link}" for link, pairs in pairs_by_link(job).items()]
-    if job.is_root and counts:
-        graph, world = job.agents.graph.name, job.agents.world
-        line = f"{graph} on {world.size} ranks, {world.transport}; edges between ranks: {', '.join(counts)}"
-        console.print(line, highlight=False)
+    if job.is_root and job.agents.world.job.size > 1:
+        edges = f"; edges between ranks: {', '.join(counts)}" if counts else ""
+        console.print(f"{job.agents.graph.name} on {_ranks(job.agents.world)}{edges}", highlight=False)
+
+
+def _ranks(world: World) -> str:
+    apart = "" if world.replicas == 1 else f" in {world.replicas} replicas"
+    return f"{world.job.size} ranks{apart}, {world.transport}"
 
 
 def _each(listeners: Sequence[Callable[[Epoch], None]]) -> Callable[[Epoch], None]:

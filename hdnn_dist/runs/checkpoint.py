@@ -51,9 +51,11 @@ def save_weights(
     """Write this rank's ``rank-R.safetensors``: a reader finds a whole file or none. Needs no message.
 
     ``others``: what is trained beside the network, the head and the like; ``statistics``: of the data, of local agents,
-    agent -> name -> (columns,).
+    agent -> name -> (columns,). Of several replicas the first writes.
     """
     world = net.agents.world
+    if world.replica:
+        return folder / f"rank-{world.rank}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rank-{world.rank}.safetensors"
     parts = {**_tensors(net, *others), **named_statistics(statistics or {})}

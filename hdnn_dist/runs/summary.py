@@ -16,10 +16,12 @@ from hdnn_dist.training.loop import Outcome, Score
 def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str, Any]:
     """The content of summary.json, the same on every rank, which all have to call it: counts are summed on the tree.
 
-    ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, ``wire_`` between ranks;
+    ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, of all replicas;
+    ``wire_``: between ranks; ``bytes_between_replicas``: of gradients that ranks give into sums with their copies;
     ``links``: what carries the edges between ranks -> the pairs of ranks, such as "0-1 1-2".
     """
     traffic = Traffic.from_vector(_sum(job, torch.as_tensor(outcome.traffic.vector())).cpu().numpy())
+    copied = _of_ranks(job, outcome.copied).sum()
     per_rank = _of_ranks(job, sum(parameter.numel() for parameter in job.parameters))
     waited = _of_ranks(job, outcome.waited)
     drift = _of_ranks(job, job.net.drift or 0.0).max()
@@ -29,7 +31,8 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "architecture": config.network.architecture,
         "agents": job.agents.graph.agents,
         "graph": job.agents.graph.name,
-        "ranks": job.agents.world.size,
+        "ranks": job.agents.world.job.size,
+        "replicas": job.agents.world.replicas,
         "transport": job.agents.world.transport,
         "links": {link: " ".join(f"{a}-{b}" for a, b in pairs) for link, pairs in pairs_by_link(job).items()},
         "layers": config.network.layers,
@@ -51,6 +54,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "bytes_per_edge": int(traffic.edge_bytes.max(initial=0)) / steps,
         "wire_messages_per_step": traffic.wire_messages / steps,
         "wire_bytes_per_step": traffic.wire_bytes / steps,
+        "bytes_between_replicas_per_step": float(copied) / steps,
         "off_graph_messages": int(off_graph),
         "reconstruction_drift": None if job.net.drift is None else float(drift),
         "version": VERSION,
@@ -59,12 +63,14 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
 
 
 def _sum(job: Job, vector: torch.Tensor) -> torch.Tensor:
-    return job.head.everyone.sum(_on_tree(job, vector))
+    """Over all ranks of all replicas."""
+    return job.agents.world.of_replicas(job.head.everyone.sum(_on_tree(job, vector))).sum(0)
 
 
 def _of_ranks(job: Job, value: float) -> torch.Tensor:
-    """(ranks,) the values of all ranks."""
-    return job.head.everyone.collect(_on_tree(job, torch.tensor(value, dtype=torch.float64)))
+    """(ranks,) the values of all ranks of all replicas."""
+    own = job.head.everyone.collect(_on_tree(job, torch.tensor(value, dtype=torch.float64)))
+    return job.agents.world.of_replicas(own).flatten()
 
 
 def _on_tree(job: Job, numbers: torch.Tensor) -> torch.Tensor:

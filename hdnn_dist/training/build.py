@@ -32,6 +32,11 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
     """Check everything and build it; raises ``ValueError`` on every rank for what is wrong on any."""
     same_in_world(world, shared_keys(config))
+    if world.replicas > config.batch_size:
+        raise ValueError(
+            f"batch_size is {config.batch_size}, but there are {world.replicas} replicas: each needs a sample of a "
+            "batch at least; raise batch_size, or take fewer --replicas"
+        )
     about = describe(config.data.name, root=config.data.root, graph=graph)
     agents = place(graph, world, config.placement)
     net, head, columns, project, lift = model(config, about, agents)

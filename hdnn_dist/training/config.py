@@ -137,8 +137,8 @@ class Config(Section):
     ``accumulate``: batches a step of the optimiser, as if it were one batch so many times as large;
     ``record_gradients``: write the norm of the gradient of every layer, step by step, to gradients.jsonl;
     ``check_finite``: look for NaN and infinity in each step, not only at the end of an epoch; ``tensorboard``: write
-    events into the run folder; ``tracker``: who is told of every epoch, in ``tracker_project``; ``links``: as of
-    ``connect``.
+    events into the run folder; ``tracker``: who is told of every epoch, in ``tracker_project``; ``links``,
+    ``replicas``: as of ``connect``.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -154,6 +154,7 @@ class Config(Section):
     tracker_project: str = "hdnn-dist"
     timeout: Annotated[float, Field(gt=0, le=1e9)] = 300.0
     links: Literal["auto", "network"] = "auto"
+    replicas: Count = 1
     graph: Annotated[str, Field(description="a topology, such as 'ring:8', or a graph file")] = "ring:8"
     placement: Annotated[
         str | list[int] | dict[Agent, int],

@@ -86,7 +86,7 @@ def all_finite(tree: SumTree, *tensors: Tensor | None) -> bool:
     """Whether no rank has NaN or infinity in these, of any shape; the same answer everywhere, for one sum."""
     flags = [given.isfinite().all() for given in tensors if given is not None]
     broken = torch.stack(flags).logical_not().any().to(torch.float64)
-    return not bool(tree.sum(broken.reshape(1)))
+    return not bool(tree.agents.world.of_replicas(tree.sum(broken.reshape(1))).any())
 
 
 def diverged(job: Job, inputs: Iterable[Tensor], when: str) -> DivergenceError:
@@ -145,5 +145,6 @@ def _earliest(net: HDNN, found: list[Place]) -> Place | None:
     agents = net.agents.graph.agents
     earliest = 1 + min((place.order * agents + place.agent for place in found), default=-1)  # 0 where a rank has none
     known = SumTree(net.agents).collect(torch.tensor(earliest, dtype=torch.float64, device=net.agents.world.device))
+    known = net.agents.world.of_replicas(known)
     known = known[known > 0]
     return None if not len(known) else Place.at(*divmod(int(known.min()) - 1, agents), net.layers)

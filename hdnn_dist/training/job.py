@@ -62,8 +62,8 @@ class Job:
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank has the labels, writes the files and shows the progress."""
-        return self.head.everyone.is_root
+        """Whether this rank has the labels, writes the files and shows the progress; of the first replica alone."""
+        return self.head.everyone.is_root and self.agents.world.replica == 0
 
     @property
     def others(self) -> list[TrainedModule]:

@@ -12,13 +12,13 @@ import torch
 
 from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
-from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged, refuse_growth
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.optimizers import make_optimizer, make_schedule
 from hdnn_dist.training.pace import pace
-from hdnn_dist.training.regularization import add_smoothness_gradient, add_weight_penalty_gradient
+from hdnn_dist.training.replicas import Shares
+from hdnn_dist.training.step import Step
 from hdnn_dist.training.stopping import Patience, watched
 
 EVALUATION_BATCH = 500
@@ -66,7 +66,8 @@ class Epoch:
 class Outcome:
     """What training gives, on this rank: its traffic is that of its own agents, training steps only.
 
-    ``waited``: of the ``seconds``, those in which it has waited for other ranks.
+    ``waited``: of the ``seconds``, those in which it has waited for other ranks; ``copied``: bytes of what it has
+    averaged with its copies in other replicas.
     """
 
     epochs: list[Epoch]
@@ -74,33 +75,38 @@ class Outcome:
     seconds: float
     traffic: Traffic
     waited: float
+    copied: int = 0
 
 
 class Trainer:
-    """Minibatch training of a job. ``on_step(epoch, step)`` and ``on_epoch(row)`` are called on every rank."""
+    """Minibatch training of a job. ``on_step(epoch, step)`` and ``on_epoch(row)`` are called on every rank.
+
+    ``step``: one step of the optimiser.
+    """
 
     def __init__(self, job: Job) -> None:
         config = job.config
         self.job = job
         self.parameters = job.parameters
+        self.shares = Shares(job.agents, self.parameters)
         self.steps_per_epoch = math.ceil(len(job.train) / (config.batch_size * config.accumulate))
         self.optimizer = make_optimizer(config.optimizer, self.parameters)
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
-        self._seconds = self._waited = 0.0
-        self._at = "a step"
+        self._seconds, self._waited, self._copied = 0.0, 0.0, 0
         steps = config.epochs * self.steps_per_epoch
         self._record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
+        self.step = Step(job, self.shares, self.optimizer, self.schedule, self._record)
         self._patience = Patience(config.stop)
         self._losses: deque[torch.Tensor] = deque(maxlen=RECENT)
-        self._seen: list[torch.Tensor] = []
 
     def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
         """Train for the epochs of the config, or fewer where it says when to stop.
 
         Raises ``DivergenceError`` on every rank when an epoch, or with ``check_finite`` a step, ends in numbers that
-        are not finite.
+        are not finite, ``ValueError`` where replicas do not start alike.
         """
+        self.shares.refuse_other_copies(self.job.head.everyone)
         self._meet_batches()
         start, spent = self._traffic, self._traffic - self._traffic
         rows = []
@@ -112,7 +118,7 @@ class Trainer:
             on_epoch(row)
             if self._patience.limited and self._patience.over(self._watched()):
                 break
-        return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent, self._waited)
+        return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent, self._waited, self._copied)
 
     @property
     def recent_loss(self) -> float:
@@ -127,7 +133,7 @@ class Trainer:
                 x, labels = samples.batch(index)
                 loss = self.job.head.loss(self.job.forward(x), labels)
                 results.append((len(index), loss, self.job.head.correct))
-        loss_sum, correct = _totals(results)
+        loss_sum, correct = self.shares.agreed(*_totals(results))
         return Score(loss_sum / len(samples), correct / len(samples))
 
     def _meet_batches(self) -> None:
@@ -135,7 +141,7 @@ class Trainer:
         samples, size = len(self.job.train), self.job.config.batch_size
         with torch.no_grad():
             for count in {min(samples, size), samples % size} - {0}:
-                index = torch.arange(count, device=self.job.net.weights.device)
+                index, _ = self.shares.of(torch.arange(count, device=self.job.net.weights.device))
                 self.job.forward(self.job.train.batch(index)[0])
 
     def _watched(self) -> float:
@@ -146,10 +152,10 @@ class Trainer:
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
         config, began, waited = self.job.config, time.perf_counter(), self.job.agents.waited
-        device, results = self.job.net.weights.device, []
+        device, results, copied = self.job.net.weights.device, [], self.job.agents.world.copied
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
         for step, index in enumerate(order.split(config.batch_size * config.accumulate)):
-            self._at = f"epoch {epoch + 1}, step {step + 1}"
+            self.step.at = f"epoch {epoch + 1}, step {step + 1}"
             results.append((len(index), *self.step(index)))
             self._losses.append(results[-1][1])
             on_step(epoch, step)
@@ -159,6 +165,7 @@ class Trainer:
         seconds, waited = time.perf_counter() - began, self.job.agents.waited - waited
         self._seconds += seconds
         self._waited += waited
+        self._copied += self.job.agents.world.copied - copied
         self._traffic = self.job.agents.ledger.traffic()
         sent = self._traffic.bytes - start.bytes
         speed = pace(self.job.head.everyone, len(self.job.train), seconds, waited, sent)
@@ -171,7 +178,7 @@ class Trainer:
             train_accuracy=correct / len(self.job.train),
             test_loss=score.loss,
             test_accuracy=score.accuracy,
-            learning_rate=self._rate,
+            learning_rate=self.step.rate,
             seconds=self._seconds,
             drift=self.job.net.drift,
             gradients=gradients,
@@ -182,66 +189,14 @@ class Trainer:
         """The cheap check. ``losses``: of this epoch and of the test set, where its last step shows; they may read
         some agents only, so the last output and the weights are looked at too.
         """
-        job, (x, y) = self.job, self._last
+        job, (x, y) = self.job, self.step.last
         if not (math.isfinite(sum(losses)) and all_finite(job.head.everyone, y, *self.parameters)):
             hint = "" if job.config.check_finite else "; check_finite=true stops at the step where it begins"
             raise DivergenceError(f"{diverged(job, self._suspects(x), f'epoch {epoch + 1}')}{hint}")
         refuse_growth(max(losses), self._first_loss, f"epoch {epoch + 1}")
-
-    def _check_step(self, batches: Sequence[torch.Tensor], seen: Sequence[torch.Tensor]) -> None:
-        """The thorough check, before the weights move."""
-        job, gradients = self.job, [parameter.grad for parameter in self.parameters]
-        if not all_finite(job.head.everyone, *seen, *gradients):
-            raise diverged(job, (job.train.batch(index)[0] for index in batches), self._at)
 
     def _suspects(self, last: torch.Tensor) -> Iterator[torch.Tensor]:
         """The last batch, then the test set."""
         yield last
         for index in torch.arange(len(self.job.test), device=last.device).split(EVALUATION_BATCH):
             yield self.job.test.batch(index)[0]
-
-    def step(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of the optimiser on the samples of an index (samples,), which are passed batch by batch.
-
-        Their mean loss, and the number of those that were right, scalars. Every rank has to call it.
-        """
-        job, clip = self.job, self.job.config.optimizer.clip
-        for parameter in self.parameters:
-            parameter.grad = None
-        batches = index.split(job.config.batch_size)
-        self._seen.clear()
-        losses, corrects = zip(*[self._batch(part, len(part) / len(index)) for part in batches], strict=True)
-        self._add_penalties()
-        if job.config.check_finite:
-            self._check_step(batches, [*self._seen, *losses])
-        if self._record is not None:
-            self._record.add()
-        if clip is not None:
-            clip_grad_norm_(self.parameters, clip, job.head.everyone)
-        self._rate = float(self.optimizer.param_groups[0]["lr"])
-        self.optimizer.step()
-        if job.project is not None:
-            job.project()
-        self.schedule.step()
-        return sum(losses[1:], losses[0]), sum(corrects[1:], corrects[0])
-
-    def _batch(self, index: torch.Tensor, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add the gradients of a batch that is this share of its step; its share of the loss, and right samples."""
-        job = self.job
-        x, labels = job.train.batch(index)
-        y = job.forward(x)
-        loss = job.head.backward(y, labels, weight)
-        self._last = x, y.detach()
-        if job.config.check_finite:
-            self._seen.append(self._last[1])
-        return loss if weight == 1 else loss * weight, job.head.correct
-
-    def _add_penalties(self) -> None:
-        """To the gradients, those of the penalties that the config asks for."""
-        job, penalties = self.job, self.job.config.penalties
-        if penalties.smoothness:
-            add_smoothness_gradient(job.net, penalties.smoothness, penalties.smoothness_scale)
-        if penalties.weights:
-            add_weight_penalty_gradient(job.net, penalties.weights)
-        if penalties.readout:
-            add_weight_penalty_gradient(job.head, penalties.readout)

@@ -121,8 +121,9 @@ class C10dWorld(World):
         self._asked = 0
         if self.size > 1:
             guard(self.rank, end_soon)
-        self._hosts, devices, counts = zip(*map(str.split, self.texts(_place(device))), strict=True)
-        refuse_devices(self._hosts, devices, [int(count) for count in counts])
+        hosts, devices, counts = zip(*map(str.split, self.texts(_place(device))), strict=True)
+        refuse_devices(hosts, devices, [int(count) for count in counts])
+        self._hosts = list(hosts)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         if self._owns_group:
