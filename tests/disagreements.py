@@ -17,6 +17,7 @@ import hdnn_dist.exchange.connect as connect_file
 from hdnn_dist import HDNN, Agents, CommunicationGraph, Pattern, Readout, activations, connect, place
 from hdnn_dist.exchange.common_facts import same_in_world
 from hdnn_dist.exchange.world import World
+from hdnn_dist.model.agent_readouts import AgentReadouts
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import OWN_KEYS, known_keys
@@ -52,6 +53,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "readout.at": ("[0]",),
     "readout.root": ("3",),
     "readout.loss": ("binary_cross_entropy",),
+    "readout.class_weights": ("balanced",),
+    "readout.delta": ("2.0", "readout.loss=huber", "data.name=waves"),
     "data.name": ("swiss_roll",),
     "data.samples": ("100",),
     "data.noise": ("0.1",),
@@ -167,6 +170,11 @@ API: dict[str, tuple[str, Callable[[World], object]]] = {
     "store_every": ("store_every", lambda world: network(world, store_every=2)),
     "classes": ("classes", lambda world: head(world, classes=3)),
     "loss": ("loss", lambda world: head(world, loss="binary_cross_entropy")),
+    "class weights": ("class_weights", lambda world: head(world, class_weights=[1.0, 2.0])),
+    "targets of agents": (
+        "targets",
+        lambda world: AgentReadouts((net := network(world)).agents, net, {0: int(other(world, 1, 2))}),
+    ),
     "readers": ("at", lambda world: head(world, at=[1])),
     "root": ("root", lambda world: head(world, root=2)),
     "channels": ("channels", lambda world: ConvolutionalLift(network(world), int(other(world, 1, 2)))),

@@ -175,7 +175,10 @@ WRONG: dict[str, tuple[str, str]] = {
     "a value for a section": ("readout=3", "readout is 3: it should be a section with the keys at, root, loss"),
     "features": ("network.features=2.5", "is 2.5: it should be a whole number, or a list of one for each agent"),
     "a feature": ('network.features=[2, "a"]', "is [2, 'a']: it should be a whole number, or a list of one for each"),
-    "readers": ("readout.at=corner", "is 'corner': it should be 'all', 'centre' or a list of agents, such as [0]"),
+    "readers": (
+        "readout.at=corner",
+        "is 'corner': it should be 'all', 'centre', 'each' or a list of agents, such as [0]",
+    ),
     "placement": ("placement=2", "is 2: it should be 'auto', 'metis', 'contiguous' or a list with the rank of each"),
     "graph": ("graph=8", "graph is 8: it should be a topology, such as 'ring:8', or a graph file"),
     "pattern": (

@@ -183,6 +183,42 @@ class TestCurves:
         assert share_of(path, PALETTE[0], self.SIZE) > 0
         assert share_of(path, PALETTE[1], self.SIZE) > 0
 
+    def test_errors_stand_where_there_is_no_accuracy(self, tmp_path: Path) -> None:
+        """Of the test samples, in colours of their own; without them nothing is drawn beside the loss."""
+        none = {"train_accuracy": None, "test_accuracy": None}
+        rows = [{"epoch": e, "loss": 0.6**e, **none} for e in range(1, 31)]
+        errors = [{**row, "metrics": {"mae": 0.5 ** row["epoch"], "rmse": 0.6 ** row["epoch"]}} for row in rows]
+        drawn, without = plots.draw_curves(errors, tmp_path / "c.png"), plots.draw_curves(rows, tmp_path / "d.png")
+        assert share_of(drawn, PALETTE[2], self.SIZE) > 0
+        assert share_of(without, PALETTE[2], self.SIZE) == 0
+
+
+class TestSurface:
+    def test_points_predicted_right_are_hardly_seen(self, tmp_path: Path) -> None:
+        """Since they have the colours of what is behind them, on one scale."""
+        grid, points = np.linspace(-1, 1, 20), np.random.default_rng(0).uniform(-1, 1, (50, 2))
+        x, _ = np.meshgrid(grid, grid)
+        drawn = [
+            pixels(plots.draw_surface(grid, grid, x, points[: len(given)], given, tmp_path / "s.png"))
+            for given in (points[:0, 0], points[:, 0], -points[:, 0])
+        ]
+        plain, right, wrong = (image.astype(float) for image in drawn)
+        assert 0 < np.abs(right - plain).mean() < 0.5 * np.abs(wrong - plain).mean()
+
+    @pytest.mark.parametrize(
+        ("value", "points", "targets", "words"),
+        [
+            (np.zeros((3, 4)), np.zeros((2, 2)), np.zeros(2), r"predicted has shape \(3, 4\)"),
+            (np.zeros((4, 3)), np.zeros((2, 3)), np.zeros(2), r"inputs have shape \(2, 3\)"),
+            (np.zeros((4, 3)), np.zeros((2, 2)), np.zeros((2, 1)), r"targets \(2, 1\)"),
+        ],
+    )
+    def test_shapes_that_do_not_fit(
+        self, value: np.ndarray, points: np.ndarray, targets: np.ndarray, words: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ValueError, match=words):
+            plots.draw_surface(np.arange(3), np.arange(4), value, points, targets, tmp_path / "s.png")
+
 
 class TestDecision:
     def test_regions_lie_where_the_probability_does(self, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.training.build import model, pattern_of, readers
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import columns_of, positions_of
+from hdnn_dist.training.objective import check_objective
 
 NAMED_AGENTS = 5
 NAMED_PAIRS = 3
@@ -105,6 +106,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     known.check_features(features)
     T = pattern_of(config, graph)
     about = describe(config.data.name, root=config.data.root, graph=graph)
+    check_objective(config.readout, about)
     cost = _cost(config, graph, T, about)  # first: it refuses what does not fit into the memory
     enters = _enters(known, features, columns_of(config, about, graph, features))
     found = check(
@@ -117,7 +119,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
         enters=enters,
         cost=cost,
     )
-    read = check_readers(readers(config, graph), graph.agents)
+    read = check_readers(readers(config, about, graph), graph.agents)
     inputs = np.flatnonzero(enters.any(axis=0))
     return Checked(config, graph, found, inputs, read, found.unreached(read, inputs))
 

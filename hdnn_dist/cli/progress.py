@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.text import Text
 
+from hdnn_dist.model.metrics import headline
 from hdnn_dist.training.loop import Epoch, Trainer
 
 OnStep = Callable[[int, int], None]
@@ -41,7 +42,7 @@ def told(row: Epoch) -> str:
     """An epoch in words."""
     waiting = f"  waiting {row.waiting:.0%}" if row.waiting else ""
     return (
-        f"loss {row.loss:.4g}  test loss {row.test_loss:.4g}  test accuracy {row.test_accuracy:.4f}  "
+        f"loss {row.loss:.4g}  test loss {row.test_loss:.4g}  test {headline(row.metrics)}  "
         f"{row.samples_per_second:,.0f} samples/s  {decimal(int(row.bytes_per_second))}/s{waiting}"
     )
 

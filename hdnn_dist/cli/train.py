@@ -17,6 +17,7 @@ from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect, meet_early
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.model.metrics import headline
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.findings import find, write_findings
 from hdnn_dist.runs.folder import RunFolder
@@ -122,7 +123,7 @@ def _watched(job: Job, folder: RunFolder | None) -> Iterator[list[Callable[[Epoc
 def _tell(summary: dict[str, Any], path: Path, pictures: list[Path]) -> None:
     console.print(
         f"{summary['architecture']}, {summary['agents']} agents on {summary['graph']}, {summary['ranks']} ranks "
-        f"({summary['transport']}): test accuracy {summary['test_accuracy']:.4f}, loss {summary['loss']:.4f}, "
+        f"({summary['transport']}): test {headline(summary['test_metrics'])}, loss {summary['loss']:.4f}, "
         f"{summary['seconds']:.1f} s, off-graph messages {summary['off_graph_messages']}"
     )
     console.print(f"run folder: {path}    pictures: {', '.join(picture.name for picture in pictures)}")

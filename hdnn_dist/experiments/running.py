@@ -74,7 +74,7 @@ def train(config: Config) -> Result:
         return _result(outcome, trainer.evaluate(trainer.job.test).accuracy)
 
 
-def _result(outcome: Outcome, accuracy: float) -> Result:
+def _result(outcome: Outcome, accuracy: float | None) -> Result:
     steps = max(outcome.steps, 1)
     traffic = outcome.traffic
     return Result(accuracy, outcome.seconds, traffic.messages / steps, traffic.bytes / steps)

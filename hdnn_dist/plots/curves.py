@@ -1,4 +1,4 @@
-"""Loss and accuracy over the epochs."""
+"""Loss and accuracy over the epochs, or the error where numbers are learned."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
     """Draw loss and accuracy against the epoch, of training and of the test samples.
 
     ``metrics``: a row an epoch with ``epoch`` and any of ``loss``, ``test_loss``, ``train_accuracy``,
-    ``test_accuracy``; a value that is missing, None or not finite is left out. The loss has a logarithmic axis when all
-    of it is positive.
+    ``test_accuracy``, and ``metrics`` by name; a value that is missing, None or not finite is left out. Where no row
+    has an accuracy but some have errors among the metrics, those are drawn in its place. The loss and errors have a
+    logarithmic axis when all of them are positive.
     """
     figure = new_figure((9.6, 4.4))
     left, right = figure.subplots(1, 2)
     losses = _draw_both(left, metrics, "loss", "test_loss")
-    _draw_both(right, metrics, "train_accuracy", "test_accuracy")
-    if len(losses) and losses.min() > 0:
-        left.set_yscale("log")
-        plain_numbers(left)
-    for axes, title, height in ((left, "Loss", "mean loss of a sample"), (right, "Accuracy", "share of samples right")):
+    _logarithmic(left, losses)
+    about = _draw_errors(right, metrics) if _of_numbers(metrics) else _draw_accuracy(right, metrics)
+    for axes, (title, height) in ((left, ("Loss", "mean loss of a sample")), (right, about)):
         dress(axes, title)
         axes.set(xlabel="epoch", ylabel=height)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -36,6 +35,32 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
         if axes.lines:
             axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return save(figure, path)
+
+
+def _of_numbers(metrics: Sequence[Mapping[str, Any]]) -> bool:
+    accuracies = [row.get(key) for row in metrics for key in ("train_accuracy", "test_accuracy")]
+    return all(value is None for value in accuracies) and any("rmse" in row.get("metrics", {}) for row in metrics)
+
+
+def _draw_accuracy(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Title and label of what was drawn."""
+    _draw_both(axes, metrics, "train_accuracy", "test_accuracy")
+    return "Accuracy", "share of samples right"
+
+
+def _draw_errors(axes: Axes, metrics: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Title and label of what was drawn."""
+    rows = [{"epoch": row["epoch"], **row.get("metrics", {})} for row in metrics]
+    looks = ({"color": PALETTE[1], "linestyle": "--", "marker": "^"}, {"color": PALETTE[2], "marker": "s"})
+    named = zip(("rmse", "mae"), ("root of the mean square, test", "mean absolute, test"), looks, strict=True)
+    _logarithmic(axes, np.concatenate([_draw_series(axes, rows, key, name, **look) for key, name, look in named]))
+    return "Error", "error of a prediction"
+
+
+def _logarithmic(axes: Axes, values: Array) -> None:
+    if len(values) and values.min() > 0:
+        axes.set_yscale("log")
+        plain_numbers(axes)
 
 
 def _draw_both(axes: Axes, metrics: Sequence[Mapping[str, Any]], training: str, test: str) -> Array:

@@ -1,4 +1,4 @@
-"""The pictures of a run: the graph, the pattern of K, the curves and, for data in the plane, the decision regions."""
+"""The pictures of a run: the graph, the pattern of K, the curves and, for data in the plane, what is decided there."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from hdnn_dist.data.dataset import load
+from hdnn_dist.data.source import REGRESSION
 from hdnn_dist.plots.curves import draw_curves
 from hdnn_dist.plots.decision import draw_decision
 from hdnn_dist.plots.graph import draw_graph
 from hdnn_dist.plots.sparsity import draw_sparsity
+from hdnn_dist.plots.surface import draw_surface
 from hdnn_dist.support.arguments import one_line
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import EVALUATION_BATCH, Epoch
@@ -52,18 +54,23 @@ def _drawn(draw: Callable[[Path], Path], path: Path) -> Path | None:
 
 
 def decision_plane(job: Job) -> Plane | None:
-    """What the network decides in the plane of the data, where they have one; every rank has to call it.
+    """What the network decides or predicts in the plane of the data, where they have one; every rank has to call it.
 
     The network is evaluated on a grid by all agents together, each from its own columns of the grid.
     """
-    return Plane(job) if job.about.columns == 2 else None
+    return Plane(job) if job.about.columns == 2 and job.about.targets is None else None
 
 
 class Plane:
-    """What the network decides on a grid over the data; ``decided``: (points,) on the root's rank, else ``None``."""
+    """What the network decides on a grid over the data; ``decided``: (points,) on the root's rank, else ``None``.
+
+    Where numbers are learned, the first of those that it predicts.
+    """
 
     def __init__(self, job: Job) -> None:
         chosen, both = job.config.data, np.arange(2)
+        self.numbers = job.about.task == REGRESSION
+        self.outputs = job.about.classes
         self.name = chosen.name
         self.axes_show = _axis(job, 0), _axis(job, 1)
         self.test = load(
@@ -81,14 +88,16 @@ class Plane:
         grid = np.stack(np.meshgrid(self.x, self.y), axis=-1).reshape(-1, 2)
         with torch.no_grad():
             logits = torch.cat([job.head(job.forward(part)) for part in job.inputs(grid).split(EVALUATION_BATCH)])
-        self.decided = job.head.criterion.decide(logits).cpu().numpy() if job.is_root else None
+        decided = job.head.criterion.decide(logits).cpu().numpy() if job.is_root else None
+        self.decided = decided[:, 0] if decided is not None and self.numbers else decided
 
     @property
     def shown(self) -> tuple[np.ndarray, np.ndarray]:
-        """(ny, nx) what is decided, and (points,) the classes of the points that are drawn; on the root's rank."""
+        """(ny, nx) what is decided, and (points,) the classes, or numbers, of the points that are drawn; on the root's rank."""
         assert self.decided is not None
         assert self.test.labels is not None
-        return self.decided.reshape(GRID_POINTS, GRID_POINTS), self.test.labels[:MOST_POINTS]
+        labels = self.test.labels[:MOST_POINTS]
+        return self.decided.reshape(GRID_POINTS, GRID_POINTS), labels[:, 0] if self.numbers else labels
 
     def draw(self, path: Path) -> Path:
         decided, labels = self.shown
@@ -96,17 +105,15 @@ class Plane:
         which = (
             f"all {len(self.test)}" if len(shown) == len(self.test) else f"the first {len(shown)} of {len(self.test)}"
         )
-        title = f"What the network decides, {self.name.replace('_', ' ')}\nPoints: {which} test samples"
-        return draw_decision(
-            self.x,
-            self.y,
-            decided,
-            shown,
-            labels,
-            path,
-            title=title,
-            axes_show=self.axes_show,
-        )
+        title = f"What the network {self._does}, {self.name.replace('_', ' ')}\nPoints: {which} test samples"
+        draw = draw_surface if self.numbers else draw_decision
+        return draw(self.x, self.y, decided, shown, labels, path, title=title, axes_show=self.axes_show)
+
+    @property
+    def _does(self) -> str:
+        if not self.numbers:
+            return "decides"
+        return "predicts" if self.outputs == 1 else f"predicts, the first of {self.outputs} outputs"
 
 
 def _axis(job: Job, column: int) -> str:

@@ -44,6 +44,8 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "epochs": len(outcome.epochs),
         "train_accuracy": train.accuracy,
         "test_accuracy": test.accuracy,
+        "train_metrics": train.metrics,
+        "test_metrics": test.metrics,
         "loss": train.loss,
         "test_loss": test.loss,
         "seconds": outcome.seconds,

@@ -17,14 +17,16 @@ from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import AUTO
+from hdnn_dist.model.head import Head
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.readout import Readout
 from hdnn_dist.support.arguments import concerning
-from hdnn_dist.training.config import Config, shared_keys
+from hdnn_dist.training.config import EACH, Config, shared_keys
 from hdnn_dist.training.inputs import as_inputs, as_labels, column_index, columns_of, positions_of, targets_here
 from hdnn_dist.training.job import Job, Samples
+from hdnn_dist.training.objective import balance, check_objective, make_head
 from hdnn_dist.training.regularization import SpectralProjection
+from hdnn_dist.training.stopping import check_stop
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -44,6 +46,7 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
         if config.network.kernel != AUTO:
             net.kernel_for(1)  # refused before a file is written, where what was asked for by name does not serve
         train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
+        balance(head, config.readout, train, about)
     return Job(config, about, agents, net, head, columns, train, test, project, lift)
 
 
@@ -51,7 +54,7 @@ class Model(NamedTuple):
     """The parts of a ``Job`` that need no data, as they are named there."""
 
     net: HDNN
-    head: Readout
+    head: Head
     columns: Columns | None
     project: SpectralProjection | None
     lift: ConvolutionalLift | None
@@ -59,24 +62,14 @@ class Model(NamedTuple):
 
 def model(config: Config, about: Description, agents: Agents) -> Model:
     """Build all that needs no data; raises ``ValueError`` for what cannot be built."""
+    check_objective(config.readout, about)
+    check_stop(config.stop, about)
     net = _network(config, agents)
     project = _projection(config, net)
     columns = columns_of(config, about, agents.graph, net.features)
     lift = None if config.network.lift is None else ConvolutionalLift(net)
-    head = Readout(
-        agents,
-        net,
-        classes=about.classes,
-        loss=config.readout.loss,
-        at=readers(config, agents.graph),
-        root=_root(config, agents.graph),
-        positions=positions_of(config, about),
-    )
-    if not head.criterion.integer:
-        raise ValueError(
-            f"readout.loss {config.readout.loss!r} needs targets that are numbers, but the data set {about.name} has "
-            f"{about.classes} classes: use 'cross_entropy'"
-        )
+    at, root = readers(config, about, agents.graph), _root(config, agents.graph)
+    head = make_head(config.readout, about, net, at, root, positions_of(config, about))
     return Model(net, head, columns, project, lift)
 
 
@@ -110,8 +103,10 @@ def _projection(config: Config, net: HDNN) -> SpectralProjection | None:
     return project
 
 
-def readers(config: Config, graph: CommunicationGraph) -> list[int] | None:
+def readers(config: Config, about: Description, graph: CommunicationGraph) -> list[int] | None:
     """The agents of ``readout.at``; None for all."""
+    if config.readout.at == EACH:
+        return sorted(about.targets or ())
     if config.readout.at == "all":
         return None
     if config.readout.at == "centre":

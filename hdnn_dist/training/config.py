@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=1, le=MOST)]
 
 Agent = int | str  # its number, or what the graph's file calls it
 
+EACH = "each"  # of readout.at
 OWN_KEYS = (
     "graph",
     "threads",
@@ -65,14 +66,22 @@ class NetworkConfig(Section):
 
 
 class ReadoutConfig(Section):
-    """``at``: ``"all"``, ``"centre"`` or a list of agents; ``root``: where the labels are."""
+    """``at``: ``"all"``, ``"centre"`` or a list of agents, or ``"each"`` where agents have targets of their own, which
+    they predict themselves; ``root``: where the labels are. ``class_weights``: a number for each class, or
+    ``"balanced"``; ``delta``: of the loss "huber".
+    """
 
     at: Annotated[
-        Literal["all", "centre"] | list[Agent],
-        Field(description="'all', 'centre' or a list of agents, such as [0]"),
+        Literal["all", "centre", "each"] | list[Agent],
+        Field(description="'all', 'centre', 'each' or a list of agents, such as [0]"),
     ] = "all"
     root: Annotated[Agent | None, Field(description="an agent, such as 0")] = None
     loss: str = "cross_entropy"
+    class_weights: Annotated[
+        Literal["balanced"] | list[float] | None,
+        Field(description="'balanced', or a list of a number for each class, such as [1.0, 5.0]"),
+    ] = None
+    delta: Positive | None = None
 
 
 class DataConfig(Section):
@@ -128,7 +137,7 @@ class StopConfig(Section):
 
     patience: Count | None = None
     min_delta: NotNegative = 0.0
-    metric: Literal["loss", "accuracy"] = "loss"
+    metric: Literal["loss", "accuracy", "f1", "auc", "mae", "rmse", "r2"] = "loss"
 
 
 class Config(Section):

@@ -11,9 +11,9 @@ from hdnn_dist.data.columns import Columns
 from hdnn_dist.data.dataset import local_features
 from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.placement import Agents
+from hdnn_dist.model.head import Head
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.readout import Readout
 from hdnn_dist.model.trained import TrainedModule, parameters
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import as_inputs, column_index, positions_of
@@ -40,6 +40,11 @@ class Samples:
         labels = None if self.labels is None else self.labels.index_select(0, index)
         return self.inputs.index_select(0, index), labels
 
+    def class_counts(self, classes: int) -> Tensor:
+        """(classes,) how many samples have each, on the rank with the labels."""
+        assert self.labels is not None
+        return self.labels.bincount(minlength=classes)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,7 +58,7 @@ class Job:
     about: Description
     agents: Agents
     net: HDNN
-    head: Readout
+    head: Head
     columns: Columns | None
     train: Samples
     test: Samples
@@ -62,7 +67,7 @@ class Job:
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank has the labels, writes the files and shows the progress; of the first replica alone."""
+        """Whether this rank has the labels of the root, writes the files and shows the progress; of the first replica alone."""
         return self.head.everyone.is_root and self.agents.world.replica == 0
 
     @property

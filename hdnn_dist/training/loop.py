@@ -6,12 +6,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
+from hdnn_dist.model.metrics import Metrics
 from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged, refuse_growth
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
@@ -34,29 +35,34 @@ def _totals(results: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss and accuracy over a set of samples, the same on every rank."""
+    """Mean loss and metrics over a set of samples, the same on every rank.
+
+    ``accuracy``: None where numbers are learned. ``metrics``: by name, see ``model.metrics``, the accuracy among them.
+    """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
+    metrics: Metrics = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Epoch:
     """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches.
 
-    ``gradients``: of its steps, lines of gradients.jsonl; none unless the config asks for them. The last three are
-    those of ``Pace``.
+    ``metrics``: of the test samples, see ``Score``; accuracies are None where numbers are learned. ``gradients``: of
+    its steps, lines of gradients.jsonl; none unless the config asks for them. The last three are those of ``Pace``.
     """
 
     epoch: int
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     test_loss: float
-    test_accuracy: float
+    test_accuracy: float | None
     learning_rate: float
     seconds: float
     drift: float | None
     gradients: Sequence[StepGradients] = ()
+    metrics: Metrics = field(default_factory=dict)
     samples_per_second: float = 0.0
     bytes_per_second: float = 0.0
     waiting: float = 0.0
@@ -126,15 +132,21 @@ class Trainer:
         return float(torch.stack(list(self._losses)).mean()) if self._losses else math.nan
 
     def evaluate(self, samples: Samples) -> Score:
-        """Loss and accuracy of the network as it is."""
-        results = []
+        """Loss and metrics of the network as it is. Every rank has to call it."""
+        results, metrics = [], self.job.head.metrics()
         with torch.no_grad():
             for index in torch.arange(len(samples), device=self.job.net.weights.device).split(EVALUATION_BATCH):
                 x, labels = samples.batch(index)
                 loss = self.job.head.loss(self.job.forward(x), labels)
                 results.append((len(index), loss, self.job.head.correct))
-        loss_sum, correct = self.shares.agreed(*_totals(results))
-        return Score(loss_sum / len(samples), correct / len(samples))
+                metrics.add(self.job.head.predicted, labels)
+        told = metrics.told()
+        loss_sum, correct, *values = self.shares.agreed(*_totals(results), *told.values())
+        return Score(loss_sum / len(samples), self._share(correct, samples), dict(zip(told, values, strict=True)))
+
+    def _share(self, correct: float, samples: Samples) -> float | None:
+        """The accuracy, where there is one."""
+        return correct / len(samples) if self.job.head.criterion.integer else None
 
     def _meet_batches(self) -> None:
         """Pass a batch of every size forward: what ranks compare at first sight is no traffic of a training step."""
@@ -148,7 +160,7 @@ class Trainer:
         """What decides whether to stop; of the test set it is known already."""
         samples, metric = watched(self.job), self.job.config.stop.metric
         score = self._score if samples is self.job.test else self.evaluate(samples)
-        return float(vars(score)[metric])
+        return {"loss": score.loss, **score.metrics}.get(metric, math.nan)
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
         config, began, waited = self.job.config, time.perf_counter(), self.job.agents.waited
@@ -175,13 +187,14 @@ class Trainer:
         return Epoch(
             epoch=epoch + 1,
             loss=loss_sum / len(self.job.train),
-            train_accuracy=correct / len(self.job.train),
+            train_accuracy=self._share(correct, self.job.train),
             test_loss=score.loss,
             test_accuracy=score.accuracy,
             learning_rate=self.step.rate,
             seconds=self._seconds,
             drift=self.job.net.drift,
             gradients=gradients,
+            metrics=score.metrics,
             **vars(speed),
         )
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.kernels.registry import compiled_function
+from hdnn_dist.model.head import Head
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.norms import RowNorms, coupling_norm
-from hdnn_dist.model.readout import Readout
 from hdnn_dist.support.arguments import unknown
 from hdnn_dist.weights.layers import AddDifferences
 
@@ -51,12 +51,12 @@ def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:
     return alpha * net.step if scale == "multiply" else alpha / net.step
 
 
-def weight_penalty(module: HDNN | Readout, alpha: float) -> Tensor:
+def weight_penalty(module: HDNN | Head, alpha: float) -> Tensor:
     """(alpha / 2) ||weights||^2, this rank's share, a scalar."""
     return (alpha / 2) * module.weights.square().sum()
 
 
-def add_weight_penalty_gradient(module: HDNN | Readout, alpha: float) -> None:
+def add_weight_penalty_gradient(module: HDNN | Head, alpha: float) -> None:
     """Add the gradient of ``weight_penalty`` to that of the weights, where there is one on this rank."""
     if module.weights.grad is not None:
         module.weights.grad.add_(module.weights.detach(), alpha=alpha)

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import math
 
+from hdnn_dist.data.source import CLASSIFICATION, REGRESSION, Description
+from hdnn_dist.model.metrics import LOWER_IS_BETTER
 from hdnn_dist.training.config import StopConfig
 from hdnn_dist.training.job import Job, Samples
 
-HIGHER = ("accuracy",)  # is better; of all else the lower
+METRICS = {REGRESSION: ("loss", "mae", "rmse", "r2"), CLASSIFICATION: ("loss", "accuracy", "f1", "auc")}
+
+
+def check_stop(config: StopConfig, about: Description) -> None:
+    """``ValueError`` for a metric that the data do not have."""
+    known = METRICS[about.task]
+    if config.patience is not None and config.metric not in known:
+        raise ValueError(
+            f"stop.metric is {config.metric!r}, which {about.task} has not (data set {about.name}): use "
+            f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+        )
 
 
 def watched(job: Job) -> Samples:
@@ -23,7 +35,7 @@ class Patience:
 
     def __init__(self, config: StopConfig) -> None:
         self._config = config
-        self._sign = -1.0 if config.metric in HIGHER else 1.0
+        self._sign = 1.0 if config.metric in ("loss", *LOWER_IS_BETTER) else -1.0
         self.best, self.since = math.inf, 0
 
     @property
