@@ -5,6 +5,7 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.model.agent_readouts import AgentReadouts
 from hdnn_dist.model.averaging import average_gradients
 from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.model.network import HDNN
@@ -16,6 +17,7 @@ CommunicationGraph.check = check  # stands above the graph, since it runs a laye
 
 __all__ = [
     "HDNN",
+    "AgentReadouts",
     "Agents",
     "CommunicationGraph",
     "Pattern",

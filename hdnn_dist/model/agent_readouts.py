@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from math import prod
+from math import nan, prod
 from typing import Any
 
 import numpy as np
@@ -170,13 +170,21 @@ class AgentReadouts(nn.Module):
         try:
             share[0], grad = self._own_share(labels)
         except Exception as error:
-            failure, share[1] = error, 1.0
+            failure = error
+            share.fill_(nan)
         total = self.everyone.sum(share)
-        if failure is not None or (total.is_cpu and total[1].item()):  # on CUDA looking would stall
+        self._refuse_together(failure, total[1])
+        return total[0].clone(), grad
+
+    def _refuse_together(self, failure: Exception | None, refused: Tensor) -> None:
+        """Raise on every rank where one ``refused`` its labels; on CUDA looking would stall, and the others get NaN."""
+        if not refused.is_cpu:
+            if failure is not None:
+                raise failure
+        elif refused.item():
             with agreed(self.everyone):
                 if failure is not None:
                     raise failure
-        return total[0].clone(), grad
 
     def _own_share(self, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the agents here add to the loss, a scalar, and its gradient (batch, outputs)."""
