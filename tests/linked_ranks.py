@@ -2,7 +2,7 @@
 
 usage: linked_ranks.py STEPS LINKS [HINDRANCE RANK]. Each rank prints a line of JSON: what carries its edges, its
 kernel, its losses, the memory that it shares, and the warnings. A hindrance of sharing memory is met by that rank
-alone. A broken exchange and Ctrl-C end it as they end ``hdnn-dist train``.
+alone. A broken exchange and Ctrl-C end it as they end ``hdnn-dist train``. The variable REPLICAS: how many rings.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def shared_memory() -> list[str]:
 def main(steps: int, links: str, hindrance: str) -> None:
     import torch
 
-    from hdnn_dist import HDNN, CommunicationGraph, Readout, connect, place
+    from hdnn_dist import HDNN, CommunicationGraph, Readout, average_gradients, connect, place
     from hdnn_dist.exchange.connect import meet_early
 
     if hindrance in FREE_FILES:
@@ -81,7 +81,11 @@ def main(steps: int, links: str, hindrance: str) -> None:
     meet_early()
     seconds = float(os.environ.get("SECONDS_TO_WAIT", "60"))
     links = "network" if hindrance == "asks_for_the_network" else links
-    with connect(links=links, timeout=seconds) as world, warnings.catch_warnings(record=True) as warned:
+    replicas = int(os.environ.get("REPLICAS", "1"))
+    with (
+        connect(links=links, timeout=seconds, replicas=replicas) as world,
+        warnings.catch_warnings(record=True) as warned,
+    ):
         warnings.simplefilter("always")
         with files_up_to(FREE_FILES[hindrance]) if hindrance in FREE_FILES else contextlib.nullcontext():
             agents = place(CommunicationGraph.ring(8), world, [agent * world.size // 8 for agent in range(8)])
@@ -97,6 +101,7 @@ def main(steps: int, links: str, hindrance: str) -> None:
             loss = head.loss(net(batch), torch.arange(len(batch)) % 2)
             optimizer.zero_grad()
             loss.backward()
+            average_gradients([*net.parameters(), *head.parameters()], world)
             optimizer.step()
             losses = [*losses[-2:], loss.item()]
             if step == 2 and steps > 3:
