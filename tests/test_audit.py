@@ -244,7 +244,7 @@ def of_one_process(settings: list[str]) -> Accounts:
     graph = CommunicationGraph.parse(config.graph)
     job = build(config, graph, connect("local"))
     told = parts(job, *job.train.batch(job.train.inputs.new_zeros(7).long()))
-    step = {"steps": told["pass"], "wire_messages": 0, "wire_bytes": 0}
+    step = {"steps": told["pass"], "wire_messages": 0, "wire_bytes": 0, "copied": 0}
     return accounts(graph, 1, [step], [told])
 
 
@@ -307,6 +307,26 @@ def test_neighbours_share_one_segment_each(transport: str) -> None:
     assert not any(pair["bytes_on_TCP"] for pair in found["pairs"])
 
 
+@pytest.mark.parametrize("transport", ["c10d", pytest.param("mpi", marks=pytest.mark.slow)])
+def test_replicas_share_edges_inside_and_nothing_but_sums_between_copies(transport: str) -> None:
+    process = audit("--json", "--ranks", "4", "--set", "replicas=2", "--transport", transport)
+    assert process.returncode == 0, process.stdout + process.stderr
+    found = json.loads(process.stdout)
+    assert (found["ranks"], found["replicas"]) == (4, 2)
+    assert found["ledger"]["add_up"]
+    kinds = {pair["ranks"]: pair["on_the_graph"] for pair in found["pairs"] if pair["on_the_graph"] != "no"}
+    assert kinds == {"0 - 1": "yes", "2 - 3": "yes", "0 - 2": "copies", "1 - 3": "copies"}
+    for pair in found["pairs"]:
+        edge, copies = pair["on_the_graph"] == "yes", pair["on_the_graph"] == "copies"
+        segment = [f"/memfd:hdnn-dist edge {pair['ranks'].replace(' ', '')}"]
+        assert pair["segments"] == (segment if edge else [])
+        assert pair["link"] == ("shared memory" if edge else None)
+        assert (pair["ledger_messages"] > 0) == edge
+        assert (pair["bytes_on_TCP"] > 0) == copies
+    assert found["between_replicas"] > 0
+    assert sum(pair["ledger_bytes"] for pair in found["pairs"]) < 3 * found["ledger"]["parts"][-1]["bytes"]
+
+
 def test_the_links_of_an_audit_are_those_of_the_config() -> None:
     process = audit("--json", "--ranks", "2", "--set", "links=network")
     assert [pair["link"] for pair in json.loads(process.stdout)["pairs"]] == ["gloo"]
@@ -328,6 +348,7 @@ def test_a_full_mesh_of_connections_is_off_the_graph() -> None:
     ("arguments", "said"),
     [
         (["--ranks", "9"], "9 ranks were started for 8 agents"),
+        (["--ranks", "3", "--set", "replicas=2"], "replicas is 2, which does not divide 3 ranks"),
         (["--transport", "local"], "unknown transport 'local'"),
         (["--links", "none"], "unknown links 'none'"),
         (["--set", "network.layer=2"], "unknown key 'network.layer'"),
@@ -337,7 +358,7 @@ def test_wrong_input_is_refused_before_ranks_are_started(arguments: list[str], s
     result = CliRunner().invoke(cli.app, ["audit", *arguments])
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        f"hdnn-dist: error: {said}" if "--set" not in arguments else "hdnn-dist: error: --set"
+        f"hdnn-dist: error: {said}" if "network.layer=2" not in arguments else "hdnn-dist: error: --set"
     )
     assert said in result.stderr
     assert result.stderr.count("\n") == 1

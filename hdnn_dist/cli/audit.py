@@ -64,5 +64,5 @@ def audit_rank(folder: Annotated[Path, typer.Argument(help="Where the auditor ha
         settings = load_config(folder / CONFIG, [f"epochs={plan.steps + 1}"])  # as long as the schedule has to be
         graph = CommunicationGraph.parse(settings.graph)
         torch.set_num_threads(settings.threads)
-        with join(plan.transport, plan.links, settings.timeout) as world:
+        with join(plan.transport, plan.links, settings.timeout, settings.replicas) as world:
             run_as_rank(build(settings, graph, world), Meeting(folder, settings.timeout), plan.steps)

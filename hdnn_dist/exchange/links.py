@@ -72,7 +72,8 @@ class Links:
 
     def _share(self, pairs: list[Pair]) -> None:
         rank, mark = self.world.rank, secrets.token_bytes(32)
-        files = {high: _made(low, high) for low, high in pairs if low == rank}
+        first = self.world.replica * self.world.size  # so that the name of the memory tells the ranks of the job
+        files = {high: _made(first + low, first + high) for low, high in pairs if low == rank}
         made = {high: _segment(file, 0, mark) for high, file in files.items()}
         own = {"process": os.getpid(), "mark": mark.hex(), "files": files}
         told = [json.loads(text) for text in self.world.texts(json.dumps(own))]

@@ -85,12 +85,15 @@ class Replica(World):
 
 def in_replicas(world: World, replicas: int) -> World:
     """The world inside this rank's group, of so many. ``ValueError`` where they do not divide the ranks."""
-    if replicas == 1:
-        return world
-    if world.size % replicas:
-        ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
+    refuse_rest(replicas, world.size)
+    return world if replicas == 1 else Replica(world, replicas)
+
+
+def refuse_rest(replicas: int, ranks: int) -> None:
+    """``ValueError`` where so many replicas do not divide the ranks of a job."""
+    if ranks % replicas:
+        given = "1 rank" if ranks == 1 else f"{ranks} ranks"
         raise ValueError(
-            f"replicas is {replicas}, which does not divide {ranks}: start a multiple of {replicas} ranks, under "
+            f"replicas is {replicas}, which does not divide {given}: start a multiple of {replicas} ranks, under "
             "torchrun or mpiexec, or take another number (--replicas 1 for none)"
         )
-    return Replica(world, replicas)

@@ -16,9 +16,10 @@ from typing import Any
 
 from hdnn_dist.analysis.audit.ledger import Accounts, accounts
 from hdnn_dist.analysis.audit.meeting import STEPPED, TOLD, WARM, Meeting
-from hdnn_dist.analysis.audit.pairs import Judge, Look, Observed, Pair, look, neighbours
+from hdnn_dist.analysis.audit.pairs import Judge, Look, Observed, Pair, copies_of, look, neighbours
 from hdnn_dist.exchange.agreement import RankError
 from hdnn_dist.exchange.placement import owners
+from hdnn_dist.exchange.replicas import refuse_rest
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.arguments import one_line, unknown
 from hdnn_dist.support.ranks import GRACE, command, started
@@ -67,7 +68,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Audit:
-    """``accounts``: what the ledger says; ``observed``: what is seen; ``links``, ``edges``: of each pair of ranks."""
+    """``accounts``: what the ledger says; ``observed``: what is seen; ``links``, ``edges``: of each pair of ranks.
+
+    ``owner``: of each agent, the rank in its replica; ``copies``: the pairs of ranks with copies of the same agents.
+    """
 
     plan: Plan
     accounts: Accounts
@@ -75,7 +79,13 @@ class Audit:
     owner: list[int]
     links: dict[Pair, str]
     edges: dict[Pair, int]
+    copies: list[Pair]
     about: str
+
+    @property
+    def ranks(self) -> int:
+        """Of all replicas."""
+        return self.accounts.each.shape[0] * len(set(self.owner))
 
     @property
     def failures(self) -> list[str]:
@@ -88,10 +98,10 @@ class Audit:
 
 def ranks_for(config: Config, graph: CommunicationGraph) -> int:
     """How many ranks are started unless a number is given: those that the placement names, or a few."""
-    given = config.placement
+    given, replicas = config.placement, config.replicas
     if isinstance(given, str):
-        return min(graph.agents, MOST_RANKS)
-    return 1 + max(given.values() if isinstance(given, dict) else given, default=0)
+        return replicas * min(graph.agents, max(MOST_RANKS // replicas, 1))
+    return replicas * (1 + max(given.values() if isinstance(given, dict) else given, default=0))
 
 
 def audit(config: Config, graph: CommunicationGraph, ranks: int, plan: Plan) -> Audit:
@@ -100,7 +110,8 @@ def audit(config: Config, graph: CommunicationGraph, ranks: int, plan: Plan) -> 
     ``ValueError`` for what the ranks refuse, ``RankError`` where one fails, ``TimeoutError`` where one does not come.
     """
     plan.check()
-    owners(graph, ranks, config.placement)  # refused before anything is started
+    refuse_rest(config.replicas, ranks)
+    owners(graph, ranks // config.replicas, config.placement)  # refused before anything is started
     with tempfile.TemporaryDirectory(prefix="hdnn-dist-audit-") as name:
         folder = Path(name)
         (folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
@@ -126,15 +137,17 @@ class _Auditor:
         self._meeting.go_on(TOLD)
         with suppress(TimeoutExpired):  # all is told; the end of the block ends who stays
             self._launcher.wait(GRACE)
-        owner, edges = about[0]["owner"], neighbours(about[0]["owner"], graph.edges.tolist())
-        judge = Judge(processes, edges, self._plan.transport == "mpi", about[0]["meeting_port"])
+        owner, replicas = about[0]["owner"], about[0]["replicas"]
+        edges, copies = neighbours(owner, graph.edges.tolist(), replicas), copies_of(owner, replicas)
+        judge = Judge(processes, [*edges, *copies], self._plan.transport == "mpi", about[0]["meeting_port"])
         return Audit(
             self._plan,
-            accounts(graph, self._plan.steps, stepped, told),
+            accounts(graph, self._plan.steps, stepped, told, replicas),
             judge.observed(warm, after),
             owner,
             _links(about),
             dict(edges),
+            copies,
             f"{about[0]['transport']}, kernel {about[0]['kernel']}",
         )
 

@@ -29,7 +29,8 @@ class Accounts:
     """``parts`` of one step, ``whole``: (edges, 2, 2) one forward and backward pass with its readout, as it was run.
 
     ``steps``: (edges, 2, 2), all that were audited, ``number`` of them; ``wire``: messages and bytes
-    between ranks in these.
+    between ranks in these. Counts are of all replicas; ``each``: (replicas, edges, 2, 2) the steps of each one,
+    ``copied``: bytes that ranks gave into sums with their copies in these.
     """
 
     graph: CommunicationGraph
@@ -39,6 +40,8 @@ class Accounts:
     number: int
     wire: tuple[int, int]
     off_graph_messages: int
+    each: np.ndarray
+    copied: int
 
     @property
     def rest(self) -> np.ndarray:
@@ -52,9 +55,11 @@ class Accounts:
         return bool((pass_ == self.whole).all() and (self.rest >= 0).all() and not (self.steps % self.number).any())
 
     def between(self, owner: Sequence[int], ranks: tuple[int, int]) -> tuple[int, int]:
-        """Messages and bytes of all steps between the agents of two ranks; ``owner``: the rank of each agent."""
+        """Messages and bytes of all steps between the agents of two ranks; ``owner``: of each agent, in its replica."""
+        (replica, one), (other_replica, other) = (divmod(rank, max(owner) + 1) for rank in ranks)
         ends = np.sort(np.array(owner)[self.graph.edges], axis=1)
-        chosen = self.steps[(ends == sorted(ranks)).all(axis=1)].sum(axis=(0, 1))
+        between = (ends == sorted((one, other))).all(axis=1) & (replica == other_replica)
+        chosen = self.each[replica][between].sum(axis=(0, 1))
         return int(chosen[0]), int(chosen[1])
 
     def totals(self) -> list[Row]:
@@ -78,17 +83,23 @@ class Accounts:
             yield {**about, **_messages(part.counts[edge, way])}
 
 
-def accounts(graph: CommunicationGraph, number: int, stepped: Sequence[Any], told: Sequence[Any]) -> Accounts:
-    """Of what all ranks say: ``number`` of steps, ``stepped`` and ``told``, one of each rank."""
+def accounts(
+    graph: CommunicationGraph, number: int, stepped: Sequence[Any], told: Sequence[Any], replicas: int = 1
+) -> Accounts:
+    """Of what all ranks say: ``number`` of steps, ``stepped`` and ``told``, one of each rank, replica after replica."""
+    counts = np.array([own["steps"] for own in stepped], dtype=np.int64)
+    each = counts.reshape(replicas, -1, *counts.shape[1:]).sum(axis=1)
     parts = [*_layers(told), Part("readout", 1, _sum([own["readout"] for own in told]))]
     return Accounts(
         graph,
         parts,
         _sum([own["pass"] for own in told]),
-        _sum([own["steps"] for own in stepped]),
+        each.sum(axis=0),
         number,
         (sum(own["wire_messages"] for own in stepped), sum(own["wire_bytes"] for own in stepped)),
         sum(own["off_graph_messages"] for own in told),
+        each,
+        sum(own["copied"] for own in stepped),
     )
 
 

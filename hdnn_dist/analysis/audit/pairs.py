@@ -1,6 +1,7 @@
 """Which pairs of ranks are connected, beside which may be: what the operating system shows, judged by the graph.
 
-A pair is on the graph when an agent of one rank is a neighbour of an agent of the other. Off the graph is
+A pair is on the graph when an agent of one rank is a neighbour of an agent of the other, in one replica; ranks with
+copies of the same agents in two replicas may be connected too. Off the graph is
 
 - a connection or a segment of memory between two ranks whose pair is not, under torch.distributed;
 - under MPI, which connects all ranks at its start, a connection that carries anything in the steps;
@@ -178,10 +179,20 @@ def _seen(connections: Sequence[Connection], segments: Sequence[str], carried: _
     return Seen(kinds["tcp"], kinds["unix"], carried.by(connections), tuple(sorted(set(segments))))
 
 
-def neighbours(owner: Sequence[int], edges: Iterable[Pair]) -> Counter[Pair]:
-    """The pairs of ranks on the graph, and how many ``edges`` of agents each has; ``owner``: the rank of each agent."""
-    pairs = [(owner[one], owner[other]) for one, other in edges]
-    return Counter((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1])
+def neighbours(owner: Sequence[int], edges: Iterable[Pair], replicas: int = 1) -> Counter[Pair]:
+    """The pairs of ranks on the graph, and how many ``edges`` of agents each has.
+
+    ``owner``: the rank of each agent, in its replica.
+    """
+    pairs = [sorted((owner[one], owner[other])) for one, other in edges]
+    firsts = range(0, replicas * (max(owner) + 1), max(owner) + 1)
+    return Counter((first + low, first + high) for first in firsts for low, high in pairs if low != high)
+
+
+def copies_of(owner: Sequence[int], replicas: int) -> list[Pair]:
+    """The pairs of ranks with copies of the same agents."""
+    size = max(owner) + 1
+    return [(size * one + place, size * other + place) for place in range(size) for one, other in all_pairs(replicas)]
 
 
 def all_pairs(ranks: int) -> list[Pair]:

@@ -23,32 +23,36 @@ from hdnn_dist.training.loop import Trainer
 
 def audited(job: Job, meeting: Meeting, steps: int) -> None:
     """Train so many steps on the first batch, under the eyes of the auditor. Every rank has to call it."""
-    trainer, rank = Trainer(job), job.agents.world.rank
+    trainer, world = Trainer(job), job.agents.world
+    rank = world.job.rank
     index = torch.arange(min(job.config.batch_size, len(job.train)), device=job.net.weights.device)
     trainer.step(index)  # after which all are connected
     meeting.tell(WARM, rank, _about(job))
-    before, began = job.agents.ledger.traffic(), job.agents.ledger.directed()
+    before, began, copied = job.agents.ledger.traffic(), job.agents.ledger.directed(), world.copied
     for _ in range(steps):
         trainer.step(index)
     wire = job.agents.ledger.traffic() - before
     told = {"steps": _since(job, began).tolist(), "wire_messages": wire.wire_messages, "wire_bytes": wire.wire_bytes}
-    meeting.tell(STEPPED, rank, told)
-    meeting.tell(TOLD, rank, parts(job, *job.train.batch(index)))
+    meeting.tell(STEPPED, rank, {**told, "copied": world.copied - copied})
+    share, _ = trainer.shares.of(index)
+    meeting.tell(TOLD, rank, parts(job, *job.train.batch(share)))
 
 
-def join(transport: str, links: str, timeout: float) -> World:
+def join(transport: str, links: str, timeout: float, replicas: int = 1) -> World:
     """As ``connect``; ``links``: "auto" or "network"."""
-    return connect(transport, timeout=timeout, links=links)
+    return connect(transport, timeout=timeout, links=links, replicas=replicas)
 
 
 def _about(job: Job) -> dict[str, Any]:
+    world = job.agents.world
     return {
         "process": os.getpid(),
         "meeting_port": os.environ.get("MASTER_PORT"),
         "transport": job.agents.world.transport,
         "kernel": job.net.kernel_for(1),
         "owner": job.agents.owner.tolist(),
-        "links": job.agents.links,
+        "links": {world.replica * world.size + peer: link for peer, link in job.agents.links.items()},
+        "replicas": world.replicas,
     }
 
 

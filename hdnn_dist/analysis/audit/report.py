@@ -26,7 +26,7 @@ def as_text(audit: Audit) -> str:
     found = audit.accounts
     return "\n".join(
         [
-            f"{found.graph.name}, {len(set(audit.owner))} ranks, {audit.about}, {found.number} steps on one batch",
+            f"{found.graph.name}, {_ranks(audit)}, {audit.about}, {found.number} steps on one batch",
             "\nThe ledger, one step:\n",
             padded_table(found.totals()),
             _sum_line(audit),
@@ -46,18 +46,25 @@ def as_json(audit: Audit) -> dict[str, Any]:
     found, seen = audit.accounts, audit.observed
     return {
         "graph": found.graph.name,
-        "ranks": len(set(audit.owner)),
+        "ranks": audit.ranks,
+        "replicas": len(audit.accounts.each),
         "transport": audit.plan.transport,
         "links": audit.plan.links,
         "steps": found.number,
         "owner": audit.owner,
         "ledger": {"parts": found.totals(), "edges": found.edges(), "add_up": found.add_up, "wire": found.wire},
+        "between_replicas": found.copied,
         "pairs": [{**row, "segments": list(seen.pairs.get(pair, Seen()).segments)} for pair, row in _rows(audit)],
         "meeting": [{"ranks": pair, "TCP": at.tcp, "bytes": at.carried} for pair, at in seen.meeting.items()],
         "beside": [{"rank": rank, "with": whom, "connections": n} for (rank, whom), n in sorted(seen.beside.items())],
         "not_judged": [*seen.not_judged, NEVER_SEEN],
         "off_graph": audit.failures,
     }
+
+
+def _ranks(audit: Audit) -> str:
+    replicas = len(audit.accounts.each)
+    return f"{audit.ranks} ranks{f' in {replicas} replicas' if replicas > 1 else ''}"
 
 
 def _sum_line(audit: Audit) -> str:
@@ -80,7 +87,7 @@ def _pairs(audit: Audit) -> list[Row]:
 def _rows(audit: Audit) -> list[tuple[Pair, Row]]:
     """Of every pair that is on the graph or is seen to have anything, with the counts of all steps."""
     seen = audit.observed.pairs
-    shown = [pair for pair in all_pairs(len(set(audit.owner))) if pair in audit.edges or pair in seen]
+    shown = [pair for pair in all_pairs(audit.ranks) if pair in audit.edges or pair in audit.copies or pair in seen]
     return [(pair, _row(audit, pair, seen.get(pair, Seen()))) for pair in shown]
 
 
@@ -88,7 +95,7 @@ def _row(audit: Audit, pair: Pair, seen: Seen) -> Row:
     messages, bytes_ = audit.accounts.between(audit.owner, pair)
     return {
         "ranks": f"{pair[0]} - {pair[1]}",
-        "on_the_graph": "yes" if pair in audit.edges else "no",
+        "on_the_graph": "yes" if pair in audit.edges else "copies" if pair in audit.copies else "no",
         "edges": audit.edges.get(pair, 0),
         "link": audit.links.get(pair),
         "ledger_messages": messages,
@@ -115,18 +122,25 @@ def _idle(audit: Audit, pair: Pair) -> bool:
     """Whether a pair off the graph has nothing but connections over which nothing comes, as MPI makes them."""
     seen = audit.observed.pairs.get(pair, Seen())
     silent = seen.carried == 0 and not seen.unix and not seen.segments
-    return audit.plan.transport == "mpi" and pair not in audit.edges and silent
+    near = pair in audit.edges or pair in audit.copies
+    return audit.plan.transport == "mpi" and not near and silent
 
 
 def _notes(audit: Audit) -> list[str]:
     messages, sent = audit.accounts.wire
-    seen = audit.observed.pairs.values()
-    arrived = sum(at.carried or 0 for at in seen)
+    seen = audit.observed.pairs
+    arrived = sum(at.carried or 0 for pair, at in seen.items() if pair not in audit.copies)
     more = f", {(arrived - sent) / messages:.3g} a message more" if messages and arrived > sent else ""
     lines = [
         f"The ledger has seen {messages:,} messages of {sent:,} bytes leave the ranks (a block that several agents of "
         f"a rank read goes once). {arrived:,} bytes came by TCP{more}."
     ]
+    if audit.copies:
+        summed = sum(seen[pair].carried or 0 for pair in audit.copies if pair in seen)
+        lines.append(
+            f"Ranks gave {audit.accounts.copied:,} bytes into sums with their copies in other replicas; between these "
+            f"{summed:,} bytes came by TCP."
+        )
     lines += [f"note: {MPI_CHANGED}"] * (audit.plan.transport == "mpi")
     return [*lines, *(f"not judged: {line}" for line in (*audit.observed.not_judged, NEVER_SEEN))]
 
