@@ -67,7 +67,7 @@ class Job:
 
     @property
     def is_root(self) -> bool:
-        """Whether this rank has the labels of the root, writes the files and shows the progress; of the first replica alone."""
+        """Whether this rank, of the first replica, has the root's labels, writes the files and shows the progress."""
         return self.head.everyone.is_root and self.agents.world.replica == 0
 
     @property
