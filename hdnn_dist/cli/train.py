@@ -12,6 +12,7 @@ import torch
 import typer
 
 from hdnn_dist.cli.progress import progress
+from hdnn_dist.cli.resuming import FoundRun, Remap, Resume, config_to_resume, found_run
 from hdnn_dist.cli.shell import ConfigFile, Overrides, console, default_folder, reported
 from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.connect import connect, meet_early
@@ -43,6 +44,8 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Allow a run folder that holds another run of ours.")
     ] = False,
+    resume: Resume = None,
+    remap: Remap = False,
 ) -> None:
     """Train a network and write a run folder: config, metrics, summary and pictures.
 
@@ -53,36 +56,43 @@ def train(
     """
     with reported():
         meet_early(transport)
-        settings = load_config(config, [*(overrides or []), *([] if replicas is None else [f"replicas={replicas}"])])
+        changes = [*(overrides or []), *([] if replicas is None else [f"replicas={replicas}"])]
+        settings = load_config(config_to_resume(config, resume), changes)
         graph = CommunicationGraph.parse(settings.graph)
         torch.set_num_threads(settings.threads)
         with connect(transport, timeout=settings.timeout, links=settings.links, replicas=settings.replicas) as world:
             job = build(settings, graph, world)
-            if run_dir is None:
-                _train(job, partial(RunFolder.new, default_folder(config), settings))
-            else:
-                _train(job, partial(RunFolder, run_dir, settings, overwrite))
+            trainer = Trainer(job)
+            found = found_run(trainer, resume, run_dir, remap)
+            new = partial(RunFolder.new, default_folder(config), settings)
+            _train(trainer, found, found.maker(run_dir, overwrite) or new)
 
 
-def _train(job: Job, make: Callable[[], RunFolder]) -> None:
+def _train(trainer: Trainer, found: FoundRun, make: Callable[[], RunFolder]) -> None:
     """``make``: the run folder, which the root makes; its name and its clock decide for all ranks."""
-    folder = None
+    job, folder = trainer.job, None
     with agreed(job.head.everyone):
         if job.is_root:
             require_watchers(job.config)
             folder = make()
     path = Path(told_by_root(job.head.everyone, "" if folder is None else str(folder.path)))
     _tell_links(job)
-    trainer = Trainer(job)
-    with _watched(job, folder) as listeners, progress(trainer, console) as (on_step, on_epoch):
-        outcome = trainer.run(on_step, _each([*listeners, on_epoch]))
+    with (
+        _watched(job, folder) as listeners,
+        progress(trainer, console) as (on_step, on_epoch),
+        found.checkpointed(path) as checkpoints,
+    ):
+        outcome = trainer.run(
+            _each([checkpoints.on_step, on_step]), _each([*listeners, on_epoch, checkpoints.on_epoch])
+        )
+        checkpoints.finish()
     summary = summarise(job, outcome, trainer.evaluate(job.train), trainer.evaluate(job.test))
     with agreed(job.head.everyone):
         save_weights(job.net, job.others, path / CHECKPOINTS)
-    plane, found = decision_plane(job), find(job, outcome)
+    plane, findings = decision_plane(job), find(job, outcome)
     with agreed(job.head.everyone):
         if folder is not None:
-            write_findings(path, found, plane)
+            write_findings(path, findings, plane)
             folder.finish(summary)
     if job.is_root:
         _tell(summary, path, draw_run(job, outcome.epochs, path, plane))
@@ -101,10 +111,12 @@ def _ranks(world: World) -> str:
     return f"{world.job.size} ranks{apart}, {world.transport}"
 
 
-def _each(listeners: Sequence[Callable[[Epoch], None]]) -> Callable[[Epoch], None]:
-    def tell(row: Epoch) -> None:
+def _each(listeners: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    """One after the other."""
+
+    def tell(*arguments: Any) -> None:
         for listener in listeners:
-            listener(row)
+            listener(*arguments)
 
     return tell
 

@@ -69,6 +69,11 @@ def guard(rank: int, leave: Callable[[int], object]) -> None:
     _guard.leave = leave
 
 
+def on_signal(call: Callable[[int], object]) -> None:
+    """Let a thread call this with the number of each signal that Python has a handler for; the main one may hang."""
+    _guard.calls[call] = None
+
+
 def failed() -> None:
     """An exchange has failed: whoever catches the error, the end of this process waits for no other rank."""
     _guard.failed = True
@@ -117,6 +122,7 @@ class _Guard:
         self.leave: Callable[[int], object] | None = None
         self.failed = False
         self.tellers: dict[Callable[[], object], None] = {}
+        self.calls: dict[Callable[[int], object], None] = {}
         self._rank = 0
         self._heard = threading.Event()
         self._handler: Callable[[int, FrameType | None], object] | None = None
@@ -178,6 +184,8 @@ class _Guard:
 
     def _heed(self, number: int) -> None:
         """Ctrl-C: end, if Python's handler, which must still be ours, does not come to run."""
+        for call in list(self.calls):
+            call(number)
         if number != signal.SIGINT:
             return
         heard = self._heard.wait(GRACE)

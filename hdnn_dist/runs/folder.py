@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from typing import Any
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.files import is_file
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, remove_weights
+from hdnn_dist.runs.index import remove_checkpoints
 from hdnn_dist.runs.pictures import PICTURES
 from hdnn_dist.runs.watchers import remove_events
 from hdnn_dist.support.files import write_whole
@@ -54,17 +56,36 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Config, overwrite: bool = False) -> None:
         _check_folder(path, overwrite)
+        self._open(path, config, _hold)
+        remove_weights(path / CHECKPOINTS)
+        remove_checkpoints(path / CHECKPOINTS)
+        remove_events(path)
+        write_whole(path / METRICS, "")
+
+    @classmethod
+    def resumed(cls, path: Path, config: Config, rows: Sequence[Epoch]) -> RunFolder:
+        """Go on in the folder of a run, or in a new one, with the ``rows`` that it has so far."""
+        self = cls.__new__(cls)
+        if any(path.glob("*")):
+            _check_folder(path, overwrite=True)
+        self._open(path, config, _hold_soon)
+        remove_weights(path / CHECKPOINTS)
+        write_whole(path / METRICS, "")
+        for row in rows:
+            self._add_texts(row)
+        for name in (METRICS, *[GRADIENTS] * bool(self._texts[GRADIENTS])):
+            write_whole(path / name, self._texts[name])
+        return self
+
+    def _open(self, path: Path, config: Config, hold: Callable[[Path], Callable[[], object]]) -> None:
         graph = CommunicationGraph.parse(config.graph) if is_file(config.graph) else None
         path.mkdir(parents=True, exist_ok=True)
-        self._release = _hold(path)
+        self._release = hold(path)
         for name in (SUMMARY, GRADIENTS, GRAPH, *FINDINGS, *PICTURES, *ANALYSES):  # of an earlier run
             (path / name).unlink(missing_ok=True)
-        remove_weights(path / CHECKPOINTS)
-        remove_events(path)
         self.path = path
         self._texts = {METRICS: "", GRADIENTS: ""}
         write_whole(path / CONFIG, HEADER + dump_config(config))
-        write_whole(path / METRICS, "")
         if graph is not None:
             graph.save(path / GRAPH)
 
@@ -81,14 +102,18 @@ class RunFolder:
 
     def add(self, row: Epoch) -> None:
         """Add a line to metrics.jsonl, and those of its gradients to theirs."""
-        self._add_lines(METRICS, [{name: value for name, value in vars(row).items() if name != "gradients"}])
-        if row.gradients:
-            self._add_lines(GRADIENTS, [vars(step) for step in row.gradients])
+        for name in self._add_texts(row):
+            write_whole(self.path / name, self._texts[name])
 
-    def _add_lines(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
-        """The file is replaced, so that a full disk leaves no part of a line."""
-        self._texts[name] += "".join(json.dumps(row) + "\n" for row in rows)
-        write_whole(self.path / name, self._texts[name])
+    def _add_texts(self, row: Epoch) -> list[str]:
+        """The files that have more lines; they are replaced, so that a full disk leaves no part of a line."""
+        rows = {
+            METRICS: [{name: value for name, value in vars(row).items() if name != "gradients"}],
+            GRADIENTS: [vars(step) for step in row.gradients],
+        }
+        for name, lines in rows.items():
+            self._texts[name] += "".join(json.dumps(line) + "\n" for line in lines)
+        return [name for name, lines in rows.items() if lines]
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Write summary.json, the last file of a run."""
@@ -114,6 +139,11 @@ def _check_folder(path: Path, overwrite: bool) -> None:
         raise ValueError(f"run folder {path} holds {state}: choose another --run-dir, or pass --overwrite")
 
 
+def holds_run(path: Path) -> bool:
+    """Whether there is a run of ours in that folder."""
+    return path.is_dir() and _is_ours(path)
+
+
 def _is_ours(path: Path) -> bool:
     """Whether the config there is one that we have resolved, beside its metrics."""
     config = path / CONFIG
@@ -131,6 +161,15 @@ def _hold(path: Path) -> Callable[[], object]:
         os.close(folder)
         raise ValueError(f"run folder {path} is held by a run in progress: choose another --run-dir") from None
     return _Closing(folder)
+
+
+def _hold_soon(path: Path) -> Callable[[], object]:
+    """As ``_hold``, once the killed process that held it has ended."""
+    for _ in range(100):
+        with suppress(ValueError):
+            return _hold(path)
+        time.sleep(0.1)
+    return _hold(path)
 
 
 class _Closing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class CheckpointIndex:
     ``step``: steps of the optimiser so far; ``epoch``, ``at``: epochs that are finished, and steps of the next one;
     ``config``: the dotted keys of the run; ``about``: what its weights are of; ``owners``: the rank whose files hold
     each agent; ``files``: name -> (bytes, CRC-32); ``schedule``: of the learning rate; ``rows``: of metrics.jsonl;
-    ``extra``: numbers of the trainer; ``labels``: what the graph's file calls the agents.
+    ``extra``: numbers of the trainer; ``labels``: what the graph's file calls the agents; ``root``: the agent of the
+    readout's root.
     """
 
     step: int
@@ -42,6 +43,7 @@ class CheckpointIndex:
     rows: list[dict[str, Any]]
     extra: dict[str, float]
     labels: list[Any] | None = None
+    root: int = 0
     format: int = field(default=FORMAT)
 
     def text(self) -> str:
@@ -97,17 +99,25 @@ def newest(folder: Path) -> Path | None:
     return next(iter(complete(folder)), None)
 
 
-def remove_incomplete(folder: Path) -> None:
-    """Remove what was being written when a run ended."""
+def set_aside(folder: Path, after: int) -> None:
+    """Before a run goes on: give checkpoints of later steps, or damaged ones, a name that nobody looks for."""
+    for path in complete(folder):
+        if _step(path) > after:
+            path.rename(_free(path.with_name(f"aside-{path.name}")))
+
+
+def remove_others(folder: Path, steps: Container[int]) -> None:
+    """Remove what was being written when a run ended, everything but the checkpoints of these ``steps``."""
     for path in folder.glob(STEP):
-        if not (path / INDEX).is_file():
+        if _step(path) not in steps:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def remove_checkpoint(folder: Path) -> None:
-    """Remove one, its index first, so that it is never half there."""
-    (folder / INDEX).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+def remove_checkpoints(folder: Path) -> None:
+    """Remove those of an earlier run, the index of each first, so that it is never half there."""
+    for path in folder.glob(STEP):
+        (path / INDEX).unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_file(folder: Path, name: str, files: Mapping[str, tuple[int, int]]) -> None:
@@ -131,6 +141,13 @@ def checksum(path: Path) -> int:
         while chunk := file.read(CHUNK):
             crc = zlib.crc32(chunk, crc)
     return crc
+
+
+def _free(path: Path) -> Path:
+    """A name that nothing has: this one, or with a number behind it."""
+    return next(
+        name for name in (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 10**6))) if not name.exists()
+    )
 
 
 def _step(folder: Path) -> int:

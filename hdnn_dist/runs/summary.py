@@ -17,8 +17,9 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
     """The content of summary.json, the same on every rank, which all have to call it: counts are summed on the tree.
 
     ``messages``, ``bytes`` and ``bytes_per_edge`` are traffic between agents a training step, of all replicas;
-    ``wire_``: between ranks; ``bytes_between_replicas``: of gradients that ranks give into sums with their copies;
-    ``links``: what carries the edges between ranks -> the pairs of ranks, such as "0-1 1-2".
+    ``wire_``: between ranks; ``bytes_between_replicas``: of gradients that ranks give into sums with their copies. They
+    and ``seconds_waited_per_rank`` are of what was done since the last resume. ``links``: what carries the edges
+    between ranks -> the pairs of ranks, such as "0-1 1-2".
     """
     traffic = Traffic.from_vector(_sum(job, torch.as_tensor(outcome.traffic.vector())).cpu().numpy())
     copied = _of_ranks(job, outcome.copied).sum()
@@ -26,7 +27,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
     waited = _of_ranks(job, outcome.waited)
     drift = _of_ranks(job, job.net.drift or 0.0).max()
     off_graph = _sum(job, torch.tensor([job.agents.ledger.off_graph_messages]))
-    config, steps = job.config, max(outcome.steps, 1)
+    config, steps, here = job.config, max(outcome.steps, 1), max(outcome.steps - outcome.resumed, 1)
     return {
         "architecture": config.network.architecture,
         "agents": job.agents.graph.agents,
@@ -51,12 +52,12 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "seconds": outcome.seconds,
         "seconds_per_step": outcome.seconds / steps,
         "seconds_waited_per_rank": [float(seconds) for seconds in waited],
-        "messages_per_step": traffic.messages / steps,
-        "bytes_per_step": traffic.bytes / steps,
-        "bytes_per_edge": int(traffic.edge_bytes.max(initial=0)) / steps,
-        "wire_messages_per_step": traffic.wire_messages / steps,
-        "wire_bytes_per_step": traffic.wire_bytes / steps,
-        "bytes_between_replicas_per_step": float(copied) / steps,
+        "messages_per_step": traffic.messages / here,
+        "bytes_per_step": traffic.bytes / here,
+        "bytes_per_edge": int(traffic.edge_bytes.max(initial=0)) / here,
+        "wire_messages_per_step": traffic.wire_messages / here,
+        "wire_bytes_per_step": traffic.wire_bytes / here,
+        "bytes_between_replicas_per_step": float(copied) / here,
         "off_graph_messages": int(off_graph),
         "reconstruction_drift": None if job.net.drift is None else float(drift),
         "version": VERSION,

@@ -140,6 +140,19 @@ class StopConfig(Section):
     metric: Literal["loss", "accuracy", "f1", "auc", "mae", "rmse", "r2"] = "loss"
 
 
+class CheckpointConfig(Section):
+    """When a checkpoint is made, 0 for never: after so many steps, epochs, minutes, or whichever comes first.
+
+    ``keep``: how many of the last ones stay; ``best``: which score decides of the one that stays besides.
+    """
+
+    every_steps: Annotated[int, Field(ge=0, le=MOST)] = 0
+    every_epochs: Annotated[int, Field(ge=0, le=MOST)] = 0
+    every_minutes: NotNegative = 10.0
+    keep: Count = 2
+    best: Literal["test_loss", "test_accuracy"] | None = None
+
+
 class Config(Section):
     """A whole run. Without a file: 8 agents on a ring, H2, double circles.
 
@@ -175,6 +188,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     penalties: PenaltyConfig = PenaltyConfig()
     stop: StopConfig = StopConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
 
 def known_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:

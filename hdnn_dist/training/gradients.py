@@ -34,6 +34,18 @@ class GradientRecord:
         self._step = 0
         self._squares: dict[int, Tensor] = {}
 
+    def state(self) -> dict[str, Tensor]:
+        """``steps`` (n,), int64, and ``squares`` (n, layers) of this rank, of those that were not taken yet."""
+        layers = torch.zeros(0, self._net.layers, dtype=torch.float64)
+        squares = torch.stack([row.cpu() for row in self._squares.values()]) if self._squares else layers
+        return {"steps": torch.tensor(list(self._squares), dtype=torch.int64), "squares": squares}
+
+    def restore(self, done: int, steps: Tensor, squares: Tensor) -> None:
+        """After ``done`` steps, go on from ``state``: (n,) and (n, layers), which of all ranks are summed."""
+        self._step = done
+        rows = squares.to(self._net.weights.device)
+        self._squares = dict(zip(steps.tolist(), rows, strict=True))
+
     def add(self) -> None:
         """Look at the gradient of one more step. Needs no message, and does not wait for an accelerator."""
         gradient = self._net.weights.grad

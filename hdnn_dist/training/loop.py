@@ -50,7 +50,8 @@ class Epoch:
     """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches.
 
     ``metrics``: of the test samples, see ``Score``; accuracies are None where numbers are learned. ``gradients``: of
-    its steps, lines of gradients.jsonl; none unless the config asks for them. The last three are those of ``Pace``.
+    its steps, lines of gradients.jsonl; none unless the config asks for them. ``watched``: what decides whether to
+    stop, where the config says so. The last three are those of ``Pace``.
     """
 
     epoch: int
@@ -63,6 +64,7 @@ class Epoch:
     drift: float | None
     gradients: Sequence[StepGradients] = ()
     metrics: Metrics = field(default_factory=dict)
+    watched: float | None = None
     samples_per_second: float = 0.0
     bytes_per_second: float = 0.0
     waiting: float = 0.0
@@ -73,7 +75,8 @@ class Outcome:
     """What training gives, on this rank: its traffic is that of its own agents, training steps only.
 
     ``waited``: of the ``seconds``, those in which it has waited for other ranks; ``copied``: bytes of what it has
-    averaged with its copies in other replicas.
+    averaged with its copies in other replicas; ``resumed``: of the ``steps``, those that an earlier process has done,
+    which ``traffic``, ``waited`` and ``copied`` do not know of.
     """
 
     epochs: list[Epoch]
@@ -82,12 +85,15 @@ class Outcome:
     traffic: Traffic
     waited: float
     copied: int = 0
+    resumed: int = 0
 
 
 class Trainer:
     """Minibatch training of a job. ``on_step(epoch, step)`` and ``on_epoch(row)`` are called on every rank.
 
-    ``step``: one step of the optimiser.
+    ``step``: one step of the optimiser; ``rows``: of the epochs that are finished; ``results``: of the steps of the
+    next one; ``first_loss``: of the first batch; ``aside``: traffic of ``on_step``, which is none of training.
+    ``progress`` takes them out and puts them back.
     """
 
     def __init__(self, job: Job) -> None:
@@ -99,15 +105,23 @@ class Trainer:
         self.optimizer = make_optimizer(config.optimizer, self.parameters)
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
-        self._seconds, self._waited, self._copied = 0.0, 0.0, 0
+        self.aside = self._traffic - self._traffic
+        self.rows: list[Epoch] = []
+        self.results: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.first_loss = math.nan
+        self.seconds, self._waited, self._copied = 0.0, 0.0, 0
         steps = config.epochs * self.steps_per_epoch
-        self._record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
-        self.step = Step(job, self.shares, self.optimizer, self.schedule, self._record)
-        self._patience = Patience(config.stop)
+        self.record = GradientRecord(job.net, job.head.everyone, steps) if config.record_gradients else None
+        self.step = Step(job, self.shares, self.optimizer, self.schedule, self.record)
         self._losses: deque[torch.Tensor] = deque(maxlen=RECENT)
 
+    @property
+    def steps(self) -> int:
+        """Those of the optimiser that are done."""
+        return len(self.rows) * self.steps_per_epoch + len(self.results)
+
     def run(self, on_step: Callable[[int, int], None], on_epoch: Callable[[Epoch], None]) -> Outcome:
-        """Train for the epochs of the config, or fewer where it says when to stop.
+        """Train for the epochs of the config, or what is left of them, or fewer where it says when to stop.
 
         Raises ``DivergenceError`` on every rank when an epoch, or with ``check_finite`` a step, ends in numbers that
         are not finite, ``ValueError`` where replicas do not start alike.
@@ -115,16 +129,20 @@ class Trainer:
         self.shares.refuse_other_copies(self.job.head.everyone)
         self._meet_batches()
         start, spent = self._traffic, self._traffic - self._traffic
-        rows = []
-        for epoch in range(self.job.config.epochs):
+        resumed = self.steps
+        while not self._ends():
             start = self.job.agents.ledger.traffic()
-            row = self._epoch(epoch, on_step, start)
+            row = self._epoch(len(self.rows), on_step, start)
             spent += self._traffic - start
-            rows.append(row)
+            self.rows.append(row)
+            self.results = []
             on_epoch(row)
-            if self._patience.limited and self._patience.over(self._watched()):
-                break
-        return Outcome(rows, len(rows) * self.steps_per_epoch, self._seconds, spent, self._waited, self._copied)
+        return Outcome(self.rows, self.steps, self.seconds, spent - self.aside, self._waited, self._copied, resumed)
+
+    def _ends(self) -> bool:
+        """Whether all epochs are done, or what is watched has not become better for too long."""
+        stop, rows = self.job.config.stop, self.rows
+        return len(rows) == self.job.config.epochs or Patience(stop).over_all(row.watched for row in rows)
 
     @property
     def recent_loss(self) -> float:
@@ -156,32 +174,36 @@ class Trainer:
                 index, _ = self.shares.of(torch.arange(count, device=self.job.net.weights.device))
                 self.job.forward(self.job.train.batch(index)[0])
 
-    def _watched(self) -> float:
-        """What decides whether to stop; of the test set it is known already."""
-        samples, metric = watched(self.job), self.job.config.stop.metric
+    def _watched(self) -> float | None:
+        """What decides whether to stop, where the config says so; of the test set it is known already."""
+        stop, samples = self.job.config.stop, watched(self.job)
+        if stop.patience is None:
+            return None
         score = self._score if samples is self.job.test else self.evaluate(samples)
-        return {"loss": score.loss, **score.metrics}.get(metric, math.nan)
+        return {"loss": score.loss, **score.metrics}.get(stop.metric, math.nan)
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
-        config, began, waited = self.job.config, time.perf_counter(), self.job.agents.waited
-        device, results, copied = self.job.net.weights.device, [], self.job.agents.world.copied
+        config, waited = self.job.config, self.job.agents.waited
+        device, results, done = self.job.net.weights.device, self.results, len(self.results)
+        copied, before, began = self.job.agents.world.copied, self.seconds, time.perf_counter()
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
-        for step, index in enumerate(order.split(config.batch_size * config.accumulate)):
+        for step, index in enumerate(order.split(config.batch_size * config.accumulate)[done:], done):
             self.step.at = f"epoch {epoch + 1}, step {step + 1}"
             results.append((len(index), *self.step(index)))
             self._losses.append(results[-1][1])
+            self.seconds = before + time.perf_counter() - began
             on_step(epoch, step)
         loss_sum, correct = _totals(results)
         if epoch == 0:
-            self._first_loss = float(results[0][1])
+            self.first_loss = float(results[0][1])
         seconds, waited = time.perf_counter() - began, self.job.agents.waited - waited
-        self._seconds += seconds
+        self.seconds = before + seconds
         self._waited += waited
         self._copied += self.job.agents.world.copied - copied
         self._traffic = self.job.agents.ledger.traffic()
-        sent = self._traffic.bytes - start.bytes
-        speed = pace(self.job.head.everyone, len(self.job.train), seconds, waited, sent)
-        gradients = [] if self._record is None else self._record.take()
+        sent, here = self._traffic.bytes - start.bytes, sum(size for size, *_ in results[done:])
+        speed = pace(self.job.head.everyone, here, seconds, waited, sent)
+        gradients = [] if self.record is None else self.record.take()
         self._score = score = self.evaluate(self.job.test)
         self._check_epoch(epoch, loss_sum / len(self.job.train), score.loss)
         return Epoch(
@@ -191,10 +213,11 @@ class Trainer:
             test_loss=score.loss,
             test_accuracy=score.accuracy,
             learning_rate=self.step.rate,
-            seconds=self._seconds,
+            seconds=self.seconds,
             drift=self.job.net.drift,
             gradients=gradients,
             metrics=score.metrics,
+            watched=self._watched(),
             **vars(speed),
         )
 
@@ -206,7 +229,7 @@ class Trainer:
         if not (math.isfinite(sum(losses)) and all_finite(job.head.everyone, y, *self.parameters)):
             hint = "" if job.config.check_finite else "; check_finite=true stops at the step where it begins"
             raise DivergenceError(f"{diverged(job, self._suspects(x), f'epoch {epoch + 1}')}{hint}")
-        refuse_growth(max(losses), self._first_loss, f"epoch {epoch + 1}")
+        refuse_growth(max(losses), self.first_loss, f"epoch {epoch + 1}")
 
     def _suspects(self, last: torch.Tensor) -> Iterator[torch.Tensor]:
         """The last batch, then the test set."""

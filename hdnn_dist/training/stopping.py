@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from hdnn_dist.data.source import CLASSIFICATION, REGRESSION, Description
 from hdnn_dist.model.metrics import LOWER_IS_BETTER
@@ -38,10 +39,9 @@ class Patience:
         self._sign = 1.0 if config.metric in ("loss", *LOWER_IS_BETTER) else -1.0
         self.best, self.since = math.inf, 0
 
-    @property
-    def limited(self) -> bool:
-        """Whether the config asks to stop at all."""
-        return self._config.patience is not None
+    def over_all(self, values: Iterable[float | None]) -> bool:
+        """Whether one of these epochs, one after the other, was one too many."""
+        return self._config.patience is not None and any(self.over(value) for value in values if value is not None)
 
     def over(self, value: float) -> bool:
         """Take the value of one more epoch; whether it was one too many."""
