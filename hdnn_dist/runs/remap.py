@@ -22,13 +22,17 @@ BLOCKS = {"K": "reads", "C": "reads_C"}  # tensors whose last dimension is the c
 
 
 class Files(Protocol):
-    """Tensors of a checkpoint, by file and name; None where there is none of that name."""
+    """Tensors of a checkpoint, by file and name."""
 
-    def read(self, file: str, name: str) -> Tensor | None: ...
+    def read(self, file: str, name: str) -> Tensor | None:
+        """(...,) of any shape; None where there is none of that name."""
 
 
-class Mapping:
-    """``old``: agent here -> agent there. ``told``: in a line what was mapped, nothing where all are the same."""
+class AgentMap:
+    """``old``: agent here -> agent there. ``told``: in a line what was mapped, nothing where all are the same.
+
+    ``reads_here``: (2, blocks) by name, as ``snapshot.reads``.
+    """
 
     def __init__(self, old: dict[int, int], same: bool, told: str, reads_here: dict[str, Tensor]) -> None:
         self.old, self.same, self.told, self._reads = old, same, told, reads_here
@@ -84,7 +88,7 @@ class Mapping:
         return spread
 
 
-def mapping_of(index: CheckpointIndex, job: Job, folder: Path, remap: bool) -> Mapping:
+def mapping_of(index: CheckpointIndex, job: Job, folder: Path, remap: bool) -> AgentMap:
     """Which agents are which; ``ValueError`` for a graph, or a network, that is another, unless ``remap`` allows it."""
     own = job.net.about()
     for name in own:
@@ -102,7 +106,7 @@ def mapping_of(index: CheckpointIndex, job: Job, folder: Path, remap: bool) -> M
     old = {agent: known[name] for agent, name in enumerate(here) if name in known}
     if not old:
         raise ValueError(f"{folder} has none of the agents of {job.agents.graph.name}: start a run without --resume")
-    return Mapping(old, same, "" if same else _told(old, len(there), len(here)), dict(reads(job.net)))
+    return AgentMap(old, same, "" if same else _told(old, len(there), len(here)), dict(reads(job.net)))
 
 
 def _names(labels: Iterable[object] | None, agents: int) -> list[str]:

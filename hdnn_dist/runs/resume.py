@@ -21,7 +21,7 @@ from torch import Tensor
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.runs.index import INDEX, CheckpointIndex, check_file, complete, read_index
-from hdnn_dist.runs.remap import Mapping, mapping_of
+from hdnn_dist.runs.remap import AgentMap, mapping_of
 from hdnn_dist.runs.snapshot import STATE, WEIGHTS, trained
 from hdnn_dist.runs.told import told_text
 from hdnn_dist.training.config import Config, known_keys
@@ -41,7 +41,7 @@ class ResumeWarning(UserWarning):
 class Found:
     """A checkpoint that may be used: ``folder``, its ``index``, and which of its agents become which here."""
 
-    def __init__(self, folder: Path, index: CheckpointIndex, mapping: Mapping) -> None:
+    def __init__(self, folder: Path, index: CheckpointIndex, mapping: AgentMap) -> None:
         self.folder, self.index, self.mapping = folder, index, mapping
 
 
@@ -159,13 +159,13 @@ def _index(job: Job, folder: Path) -> CheckpointIndex:
     return index
 
 
-def _check_files(job: Job, folder: Path, index: CheckpointIndex, mapping: Mapping) -> None:
+def _check_files(job: Job, folder: Path, index: CheckpointIndex, mapping: AgentMap) -> None:
     for rank in _needed(job, index, mapping):
         for name in (WEIGHTS.format(rank), STATE.format(rank)):
             check_file(folder, name, index.files)
 
 
-def _needed(job: Job, index: CheckpointIndex, mapping: Mapping) -> list[int]:
+def _needed(job: Job, index: CheckpointIndex, mapping: AgentMap) -> list[int]:
     """The ranks there whose files hold what this one goes on with; one at least, for what they all hold."""
     agents = mapping.needed(job.agents.local.tolist()) + [index.root] * job.head.everyone.is_root
     return sorted({index.owners[agent] for agent in agents}) or [0]

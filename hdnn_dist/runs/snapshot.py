@@ -34,6 +34,7 @@ class Snapshot:
     """Spare memory for one checkpoint of this rank, used again for the next.
 
     ``prepare`` makes it, ``take`` fills it, ``write`` brings it to the disk; the last two exclude each other.
+    ``statistics``: agent -> name -> (columns,).
     """
 
     def __init__(self, trainer: Trainer, statistics: Statistics | None = None) -> None:

@@ -1,0 +1,171 @@
+"""A job whose ranks are killed again and again ends with the weights of one that nobody has disturbed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from jobs import LAUNCHERS, command, mpiexec, ranks_of, run, started
+from safetensors.torch import load_file
+
+from hdnn_dist.runs.index import check_file, complete, read_index
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+RANKS, KILLS = 2, 10
+SETTINGS = (
+    "data.samples=2000", "batch_size=20", "epochs=60", "network.layers=4", "network.kernel=torch", "threads=1",
+    "checkpoint.every_steps=1",
+)  # fmt: skip
+HANGS = 900  # seconds, which prove that nobody waits for ever
+
+
+def arguments(folder: Path, *settings: str) -> list[str]:
+    keys = [word for key in (*SETTINGS, *settings) for word in ("--set", key)]
+    return ["-m", "hdnn_dist", "train", *keys, "--run-dir", str(folder), "--resume", "auto"]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Those of the finished run."""
+    files = sorted((folder / "checkpoints").glob("rank-*.safetensors"))
+    return {name: value for file in files for name, value in load_file(file).items()}
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def check_same(folder: Path, expected: Path) -> None:
+    """Bit for bit, and no line missing or twice."""
+    own, other = weights(folder), weights(expected)
+    assert own.keys() == other.keys()
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    assert lines(folder) == lines(expected)
+
+
+def newest(folder: Path) -> int:
+    return max((int(path.name[5:]) for path in complete(folder / "checkpoints")), default=-1)
+
+
+def kill_in_training(folder: Path, process: subprocess.Popen[str], draw: random.Random, since: int) -> int:
+    """Wait until the job has come further than ``since``, then a moment; kill -9 a rank. The newest checkpoint then."""
+    began = time.monotonic()
+    while newest(folder) <= since:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < began + HANGS
+        time.sleep(0.05)
+    time.sleep(draw.random() / 2)
+    ranks = ranks_of(str(folder))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(ranks[draw.choice(sorted(ranks))], signal.SIGKILL)
+    while set(ranks.values()) & set(ranks_of(str(folder)).values()):
+        assert time.monotonic() < began + HANGS
+        time.sleep(0.05)
+    return newest(folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run folder by launcher."""
+    folders = {}
+    for launcher in LAUNCHERS:
+        folders[launcher] = tmp_path_factory.mktemp("undisturbed") / launcher
+        result = run(launcher, RANKS, *arguments(folders[launcher]), timeout=HANGS)
+        assert result.returncode == 0, result.stderr
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * HANGS)
+def test_killed_under_torchrun(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+    """torchrun starts the ranks again by itself."""
+    folder, draw, at = tmp_path / "run", random.Random(1), -1
+    line = command("torchrun", RANKS, *arguments(folder))
+    line[line.index("--standalone")] = "--max-restarts=20"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHELASTIC_ERROR_FILE": ""}
+    with started(line, environment) as process:
+        for _ in range(KILLS):
+            at = kill_in_training(folder, process, draw, at)
+        _, errors = process.communicate(timeout=HANGS)
+    assert process.returncode == 0, errors
+    check_same(folder, undisturbed["torchrun"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * HANGS)
+def test_killed_in_a_loop_of_mpiexec(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+    mpiexec()
+    folder, draw, at = tmp_path / "run", random.Random(2), -1
+    line, environment = command("mpiexec", RANKS, *arguments(folder)), {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(KILLS):
+        with started(line, environment) as process:
+            at = kill_in_training(folder, process, draw, at)
+            process.communicate(timeout=HANGS)
+            assert process.returncode
+    result = run("mpiexec", RANKS, *arguments(folder), timeout=HANGS)
+    assert result.returncode == 0, result.stderr
+    check_same(folder, undisturbed["mpiexec"])
+
+
+WRITER = """
+import sys, threading
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[2])
+from test_resume import trainer
+from hdnn_dist.runs.checkpointing import Checkpointer
+from hdnn_dist.runs.resume import about
+from hdnn_dist.support.asked import Asked
+new = trainer("record_gradients=false", "epochs=1000000", "optimizer.schedule=constant", "checkpoint.keep=2",
+              "checkpoint.every_steps=1")
+checkpoints = Checkpointer(new, Path(sys.argv[1]), about(new.job), {}, Asked())
+new.run(checkpoints.on_step, checkpoints.on_epoch)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * HANGS)
+def test_killed_while_it_is_written(tmp_path: Path) -> None:
+    """50 moments: there is always a complete checkpoint, and it is sound."""
+    draw, tests = random.Random(3), str(Path(__file__).parent)
+    for moment in range(50):
+        folder = tmp_path / str(moment)
+        line = [sys.executable, "-c", WRITER, str(folder), tests]
+        with started(line, {**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            while not complete(folder):
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.01)
+            time.sleep(draw.random() / 5)
+            process.kill()
+        found = complete(folder)
+        assert found
+        index = read_index(found[0])
+        for name in index.files:
+            check_file(found[0], name, index.files)
+
+
+def test_it_leaves_when_it_is_asked_to(tmp_path: Path) -> None:
+    """A signal to one rank alone: all leave with one status, at one step, and the same command goes on."""
+    mpiexec()
+    folder = tmp_path / "run"
+    line = command("mpiexec", RANKS, *arguments(folder, "epochs=100000", "optimizer.schedule=constant"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with started(line, environment) as process:
+        while newest(folder) < 0:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        os.kill(ranks_of(str(folder))[1], signal.SIGTERM)
+        _, errors = process.communicate(timeout=HANGS)
+    assert process.returncode == 75, errors
+    assert "asked to leave by SIGTERM; the newest is that of step" in errors
+    assert newest(folder) >= 0
