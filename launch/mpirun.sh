@@ -18,7 +18,7 @@ shift 2
 rank='trap : INT TERM
     "$@"
     status=$?
-    case $status in 0|130) exit $status;; esac
+    case $status in 0|75|130) exit $status;; esac
     [ $status -le 128 ] ||
         echo "rank ${PMI_RANK:-${OMPI_COMM_WORLD_RANK:-?}} was ended by signal $((status - 128))" >&2
     kill -KILL $$'

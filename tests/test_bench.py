@@ -32,6 +32,7 @@ COLUMNS = {
     "depth": MEASURED | {"microseconds_per_layer", "ratio"},
     "threads": MEASURED | {"threads_speedup"},
     "ranks": TIMED | {"ranks", "launcher", "links", "link", "speedup", "least_waiting_share", "most_waiting_share"},
+    "checkpoint": COMMON | {"stands_still_milliseconds", "copy_milliseconds", "ratio", "kept_megabytes"},
     "exchange": {"launcher", "links", "link", "bytes", "microseconds", "raw_microseconds", "ratio"},
 }
 ONE_GROUP = {name: ["--launcher", "torchrun", "--links", "auto"] for name in ("ranks", "exchange")}

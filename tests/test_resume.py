@@ -45,16 +45,16 @@ def train(new: Trainer, folder: Path, until: int = 10**9, at: tuple[int, ...] = 
 
     def on_step(epoch: int, step: int) -> None:
         if new.steps in at and step + 1 < STEPS:
-            checkpoints._make_now()
-            checkpoints._settle()
+            checkpoints.make()
+            checkpoints.finish_writing()
         checkpoints.on_step(epoch, step)
         if new.steps >= until:
             raise Stopped
 
     def on_epoch(row: Epoch) -> None:
         if new.steps in at:
-            checkpoints._make_now()
-            checkpoints._settle()
+            checkpoints.make()
+            checkpoints.finish_writing()
         checkpoints.on_epoch(row)
 
     rows = new.run(on_step, on_epoch).epochs
@@ -169,8 +169,8 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         if new.steps in (3, 9):
             if new.steps == 9:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-            checkpoints._make_now()
-            checkpoints._settle()
+            checkpoints.make()
+            checkpoints.finish_writing()
         checkpoints.on_step(epoch, step)
 
     try:

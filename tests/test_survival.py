@@ -22,8 +22,7 @@ from hdnn_dist.runs.index import check_file, complete, read_index
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 RANKS, KILLS = 2, 10
 SETTINGS = (
-    "data.samples=2000", "batch_size=20", "epochs=60", "network.layers=4", "network.kernel=torch", "threads=1",
-    "checkpoint.every_steps=1",
+    "data.samples=2000", "batch_size=20", "epochs=16", "network.layers=4", "network.kernel=torch", "checkpoint.every_steps=1",
 )  # fmt: skip
 HANGS = 900  # seconds, which prove that nobody waits for ever
 
@@ -62,8 +61,8 @@ def kill_in_training(folder: Path, process: subprocess.Popen[str], draw: random.
     while newest(folder) <= since:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < began + HANGS
-        time.sleep(0.05)
-    time.sleep(draw.random() / 2)
+        time.sleep(0.01)
+    time.sleep(draw.random() / 10)
     ranks = ranks_of(str(folder))
     with contextlib.suppress(ProcessLookupError):
         os.kill(ranks[draw.choice(sorted(ranks))], signal.SIGKILL)
@@ -73,20 +72,16 @@ def kill_in_training(folder: Path, process: subprocess.Popen[str], draw: random.
     return newest(folder)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Run folder by launcher."""
-    folders = {}
-    for launcher in LAUNCHERS:
-        folders[launcher] = tmp_path_factory.mktemp("undisturbed") / launcher
-        result = run(launcher, RANKS, *arguments(folders[launcher]), timeout=HANGS)
-        assert result.returncode == 0, result.stderr
-    return folders
+def undisturbed(launcher: str, folder: Path) -> Path:
+    """The run folder of one that nobody kills, and that makes no checkpoint."""
+    result = run(launcher, RANKS, *arguments(folder, "checkpoint.every_steps=0"), timeout=HANGS)
+    assert result.returncode == 0, result.stderr
+    return folder
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * HANGS)
-def test_killed_under_torchrun(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+def test_killed_under_torchrun(tmp_path: Path) -> None:
     """torchrun starts the ranks again by itself."""
     folder, draw, at = tmp_path / "run", random.Random(1), -1
     line = command("torchrun", RANKS, *arguments(folder))
@@ -97,12 +92,12 @@ def test_killed_under_torchrun(undisturbed: dict[str, Path], tmp_path: Path) -> 
             at = kill_in_training(folder, process, draw, at)
         _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, errors
-    check_same(folder, undisturbed["torchrun"])
+    check_same(folder, undisturbed("torchrun", tmp_path / "undisturbed"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * HANGS)
-def test_killed_in_a_loop_of_mpiexec(undisturbed: dict[str, Path], tmp_path: Path) -> None:
+def test_killed_in_a_loop_of_mpiexec(tmp_path: Path) -> None:
     mpiexec()
     folder, draw, at = tmp_path / "run", random.Random(2), -1
     line, environment = command("mpiexec", RANKS, *arguments(folder)), {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -113,7 +108,7 @@ def test_killed_in_a_loop_of_mpiexec(undisturbed: dict[str, Path], tmp_path: Pat
             assert process.returncode
     result = run("mpiexec", RANKS, *arguments(folder), timeout=HANGS)
     assert result.returncode == 0, result.stderr
-    check_same(folder, undisturbed["mpiexec"])
+    check_same(folder, undisturbed("mpiexec", tmp_path / "undisturbed"))
 
 
 WRITER = """

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hdnn_dist.bench import exchange, loop, memory, ranks, scaling, step, sweeps
+from hdnn_dist.bench import checkpoint, exchange, loop, memory, ranks, scaling, step, sweeps
 from hdnn_dist.bench.cases import Options
 from hdnn_dist.bench.report import Report, Tell
 
@@ -15,4 +15,5 @@ BENCHMARKS: dict[str, Callable[[Options, Tell], Report]] = {
     "threads": scaling.scaling,
     "ranks": ranks.beside_one_process,
     "exchange": exchange.one_way,
+    "checkpoint": checkpoint.checkpoint,
 }

@@ -87,6 +87,8 @@ GRID = Sweep(
     full=tuple(Case(*sizes, 128) for sizes in product((8, 64, 512), (2, 16), (2, 16, 64))),
     quick=(Case(8, 2, 2, 8), Case(8, 4, 2, 8)),
 )
+# 10 and 100 MB of weights
+CHECKPOINT = Sweep(full=(Case(512, 16, 12, 16), Case(512, 16, 122, 16)), quick=(Case(8, 2, 4, 8),))
 LOOP = Sweep(full=(Case(8, 2, 64, 125),), quick=(Case(8, 2, 4, 8),))
 
 

@@ -23,7 +23,8 @@ progress = Console(stderr=True, markup=False, emoji=False)
 
 def bench(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="step, loop, memory, agents, depth, threads, ranks or exchange.")
+        str,
+        typer.Argument(metavar="NAME", help="step, loop, memory, agents, depth, threads, ranks, checkpoint, exchange."),
     ],
     threads: Annotated[
         int | None, typer.Option(help="Default 1; for 'threads' the most to try, default all cores.")
@@ -60,6 +61,7 @@ def bench(
     depth     time per layer, 4 to 4096 layers
     threads   speed-up with threads
     ranks     one process beside 2 and 8 ranks, under each launcher and with each link, in turns
+    checkpoint  how long training stands still for one, beside a copy in memory of what it keeps
     exchange  a message from one rank to another by each link, beside that of the link alone
     """
     with reported(kept="nothing was measured to the end"):

@@ -66,15 +66,15 @@ class Checkpointer:
     def on_epoch(self, row: Epoch) -> None:
         """After an epoch, when what it gave was recorded. The best is made at once, its score is of this moment."""
         if self.writing.kept.is_better(self._score_of(row)):
-            self._make_now(self._score_of(row))
+            self.make(self._score_of(row))
         self._boundary(row)
 
     def finish(self) -> None:
         """After the last epoch: what is due is made, and on the disk when this returns."""
-        self._settle()
+        self.finish_writing()
         if (self._wanted or self.writing.kept.steps) and self._trainer.steps > self._newest:
-            self._make_now()
-            self._settle()
+            self.make()
+            self.finish_writing()
 
     def _boundary(self, row: Epoch | None) -> None:
         due = self._due(row)
@@ -132,23 +132,23 @@ class Checkpointer:
             self._made, self._taken = time.monotonic(), self._trainer.steps
         return started
 
-    def _make_now(self, score: float | None = None) -> None:
+    def make(self, score: float | None = None) -> None:
         """Make one of this moment; what is on its way to the disk is waited for, and so is memory."""
-        self._settle()
+        self.finish_writing()
         while not self._make(score):
-            self._settle()
+            self.finish_writing()
 
-    def _settle(self) -> None:
+    def finish_writing(self) -> None:
         """Wait until no checkpoint is on its way."""
         while self.writing.stage != IDLE:
             self.writing.finish()
             self._exchange()
 
     def _leave(self, number: int, score: float | None) -> None:
-        self._settle()
+        self.finish_writing()
         if self._trainer.steps > self._newest:
-            self._make_now(score)
-            self._settle()
+            self.make(score)
+            self.finish_writing()
         raise Left(number, self.writing.kept.told())
 
     @property

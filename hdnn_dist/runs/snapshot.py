@@ -27,7 +27,7 @@ from hdnn_dist.weights.blocks import BlockLayout
 
 WEIGHTS, STATE = "rank-{}.safetensors", "state-{}.safetensors"
 Files = dict[str, tuple[int, int]]
-Source = dict[str, dict[nn.Parameter, Tensor]]
+ByParameter = dict[str, dict[nn.Parameter, Tensor]]
 
 
 class Snapshot:
@@ -41,7 +41,7 @@ class Snapshot:
         job = trainer.job
         self.trainer = trainer
         self.ready = False
-        self._spare: Source = {}
+        self._spare: ByParameter = {}
         self._small: dict[str, Tensor] = {}
         self._statistics = named_statistics(statistics or {})
         self._metadata = {"ranks": str(job.agents.world.size), **job.net.about()}

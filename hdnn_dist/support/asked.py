@@ -16,7 +16,8 @@ PATIENCE = 20.0  # seconds after SIGTERM in which the ranks have to agree; it is
 class Asked:
     """Inside its block, signals are noted and the process goes on; where it does not heed SIGTERM in time, it ends.
 
-    Another SIGTERM ends it at once. Outside the main thread, signals do what they always did.
+    Schedulers and launchers may both send one, so another says nothing new. Outside the main thread, signals do what
+    they always did.
     """
 
     def __init__(self) -> None:
@@ -55,8 +56,5 @@ class Asked:
             self._timer.start()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if number in self._heard and number == signal.SIGTERM:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         self._heard.add(number)
         self.wake(number)

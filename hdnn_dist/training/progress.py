@@ -68,7 +68,7 @@ def restore(
     shared: dict[str, Tensor],
     gradients: Sequence[dict[str, Tensor]],
 ) -> None:
-    """Put back ``counts`` and ``tensors``, (steps, ...); ``gradients``: those ``run.gradients`` that this rank takes on.
+    """Put back ``counts`` and ``tensors``, (steps, ...); ``gradients``: the ``run.gradients`` that this rank takes on.
 
     Weights and moments are put back by whoever has read them, see ``make_moments``.
     """
