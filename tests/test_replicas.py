@@ -157,6 +157,15 @@ def test_one_run_folder(launcher: str, tmp_path: Path) -> None:
     assert loss.item() == pytest.approx(summary["test_loss"], rel=1e-12)
 
 
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    page = Path(__file__).parents[1] / "docs" / "replicas.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    script = tmp_path / "s.py"
+    script.write_text(example)
+    process = run("torchrun", 2, str(script))
+    assert process.returncode == 0, process.stderr
+
+
 def test_average_of_one_replica_is_the_gradient_itself() -> None:
     parameter = torch.nn.Parameter(torch.ones(3))
     parameter.grad = torch.arange(3.0)
