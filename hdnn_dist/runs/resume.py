@@ -29,7 +29,8 @@ from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
 from hdnn_dist.training.progress import GRADIENTS, UNTIL_THE_END, make_moments, restore
 
-FREE = ("threads", "timeout", "links", "placement", "check_finite", "record_gradients", "data.root", "network.kernel")
+FREE = ("threads", "timeout", "links", "replicas", "placement", "check_finite", "record_gradients", "data.root",
+        "network.kernel", "tensorboard", "tracker", "tracker_project")  # fmt: skip
 OF_THE_GRAPH = ("readout.at", "readout.root", "network.pattern", "network.features", "data.columns", "data.patch")
 Tensors = dict[str, Tensor]
 

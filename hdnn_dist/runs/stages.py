@@ -25,8 +25,8 @@ Facts = dict[str, Any]
 class Writing:
     """One checkpoint at a time of this rank and all others.
 
-    Of several replicas the first writes. ``about``: what the index says of the run; ``kept``: those that are on the disk; ``warn``: says in a line, on the
-    root's rank, what went wrong. ``stage`` is the same on every rank.
+    Of several replicas the first writes. ``about``: what the index says of the run; ``kept``: those that are on the
+    disk; ``warn``: says in a line, on the root's rank, what went wrong. ``stage`` is the same on every rank.
     """
 
     def __init__(self, trainer: Trainer, snapshot: Snapshot, about: Facts, kept: Kept, warn: Callable[[str], None]):
@@ -68,9 +68,7 @@ class Writing:
             "at": len(trainer.results),
             **(counts(trainer) if self._is_root else {}),
         }
-        self._go(
-            FILES, lambda: self._snapshot.write(self._folder) if self._writes else dict.fromkeys(self._names, (0, 0))
-        )
+        self._go(FILES, self._write)
         return True
 
     def advance(self, failed: bool) -> None:
@@ -88,6 +86,10 @@ class Writing:
     @property
     def _folder(self) -> Path:
         return step_folder(self.kept.folder, self._facts["step"])
+
+    def _write(self) -> dict[str, Any]:
+        """The files of this rank; their sizes and checksums."""
+        return self._snapshot.write(self._folder) if self._writes else dict.fromkeys(self._names, (0, 0))
 
     @property
     def _names(self) -> list[str]:
