@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import LAUNCHERS, command, mpiexec, ranks_of, run, started
+from jobs import command, mpiexec, ranks_of, run, started
 from safetensors.torch import load_file
 
 from hdnn_dist.runs.index import check_file, complete, read_index

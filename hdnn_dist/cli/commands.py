@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hdnn_dist.cli import audit, bench, inspect, report, reproduce, train
+from hdnn_dist.cli import audit, bench, find_lr, inspect, report, reproduce, train
 from hdnn_dist.cli.shell import WRONG_INPUT
 from hdnn_dist.support.arguments import one_line
 
@@ -24,6 +24,8 @@ for command in (
     inspect.topology,
     inspect.analyze,
     report.report,
+    report.compare,
+    find_lr.find_lr,
     reproduce.reproduce,
     bench.bench,
     audit.audit,

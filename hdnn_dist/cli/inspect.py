@@ -19,11 +19,11 @@ from hdnn_dist.analysis.analyze import (
 )
 from hdnn_dist.analysis.check import agents_by_name, check_config, extent
 from hdnn_dist.analysis.cost import LayerCost, layer_cost
+from hdnn_dist.cli.report import check_picture
 from hdnn_dist.cli.shell import FAILED, ConfigFile, Overrides, console, default_folder, leave, reported, table
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.graph import draw_graph
-from hdnn_dist.plots.style import is_ours
 from hdnn_dist.support.markdown import padded_table
 from hdnn_dist.training.config_files import load_config
 
@@ -72,19 +72,12 @@ def topology(
         if save is not None and save.exists() and not overwrite:
             raise ValueError(f"--save {save}: the file exists; choose another, or pass --overwrite")
         drawing = picture or Path(re.sub(r"[^\w.+-]", "_", known.name)[:LONGEST_NAME] + ".png")
-        _check_picture(drawing, overwrite)
+        check_picture(drawing, overwrite)
         if save is not None:
             known.save(save)
         large = len(known.edges) > MOST_DRAWN
         table(_described(known, None if large else layer_cost(known, features, batch, architecture=architecture)))
         console.print(f"picture: {f'none of more than {MOST_DRAWN} edges' if large else draw_graph(known, drawing)}")
-
-
-def _check_picture(drawing: Path, overwrite: bool) -> None:
-    if not drawing.parent.is_dir():
-        raise ValueError(f"--picture {drawing}: the folder {drawing.parent} does not exist")
-    if drawing.exists() and not overwrite and not (drawing.is_file() and is_ours(drawing)):
-        raise ValueError(f"{drawing} is not a picture of ours: choose another --picture, or pass --overwrite")
 
 
 def _described(graph: CommunicationGraph, cost: LayerCost | None) -> dict[str, object]:

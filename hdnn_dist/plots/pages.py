@@ -20,7 +20,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-PAGE_WIDTH = 5.0  # inches
+PAGE_WIDTH = 4.6  # inches
+WHITE = (1.0, 1.0, 1.0, 1.0)
 LOOK: Any = {"svg.fonttype": "none", "svg.hashsalt": "hdnn-dist", "font.size": 9}
 FONT = re.compile(r"font-family: [^;\"]*")
 SIZE = re.compile(r'<svg([^>]*?) width="[^"]*" height="[^"]*"')
@@ -69,9 +70,9 @@ def page_svg(figure: Figure, colours: dict[str, str]) -> str:
     """A figure as an SVG element. ``colours``: hexadecimal -> the CSS variable that stands for it."""
     figure.patch.set_visible(False)
     for axes in figure.axes:
-        axes.patch.set_visible(False)
+        axes.patch.set_visible(axes.get_facecolor() != WHITE)
     file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(file, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
     return _themed(file.getvalue(), colours)
 
 

@@ -40,10 +40,11 @@ def draw_sparsity(
     rows, columns = pattern.shape
     filled = int(pattern.sum())
     figure, axes = square_figure(f"{title}\n{rows} x {columns}, {filled} nonzero ({filled / pattern.size:.2%})")
+    axes.set_facecolor(PAPER)
     axes.imshow(
         _coarsen(_coarsen(pattern, 0), 1),
         extent=(0, columns, rows, 0),
-        cmap=ListedColormap([PAPER, PALETTE[0]]),
+        cmap=ListedColormap(["none", PALETTE[0]]),
         vmin=0,
         vmax=1,
         interpolation="nearest",

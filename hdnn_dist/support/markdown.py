@@ -13,6 +13,14 @@ def plain_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(_line(cells) for cells in (header, ["---"] * len(header), *rows))
 
 
+def aligned_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The same, its columns as wide as their longest cell."""
+    every = [list(header), *map(list, rows)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    head, *body = ([cell.ljust(width) for cell, width in zip(cells, widths, strict=True)] for cells in every)
+    return "\n".join([_line(head), _line(["-" * width for width in widths]), *map(_line, body)])
+
+
 def padded_table(rows: Sequence[Mapping[str, Value]]) -> str:
     """Numbers by the names of their columns, the same in all rows; padded, so that it reads as plain text.
 

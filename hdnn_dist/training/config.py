@@ -200,9 +200,14 @@ def known_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:
     return keys
 
 
+def value_of(config: Config, key: str) -> object:
+    """The value of a dotted key."""
+    return reduce(getattr, key.split("."), config)
+
+
 def shared_keys(config: Config) -> dict[str, object]:
     """The dotted keys that every rank needs alike; the graph itself is compared where agents are placed."""
-    values = {key: reduce(getattr, key.split("."), config) for key in known_keys()}
+    values = {key: value_of(config, key) for key in known_keys()}
     return {key: value for key, value in values.items() if key not in OWN_KEYS}
 
 

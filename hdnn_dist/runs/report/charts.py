@@ -12,7 +12,7 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.plots.decision import draw_decision
 from hdnn_dist.plots.scatter import draw_predictions
 from hdnn_dist.plots.sensitivity import draw_gradient_norms, draw_norms, draw_singular_values
-from hdnn_dist.plots.series import Points, draw_series
+from hdnn_dist.plots.series import Panel, Points, draw_series
 from hdnn_dist.plots.sparsity import draw_sparsity
 from hdnn_dist.propagation.architectures import architecture
 from hdnn_dist.runs.pictures import LARGEST_MASK
@@ -28,15 +28,26 @@ def curves(run: Record) -> Iterator[Card]:
     """Loss, accuracy, learning rate and pace over the epochs."""
     if not run.rows:
         return
-    draw = partial(draw_series, x="epoch")
-    losses = {"training": _column(run.rows, "loss"), "test": _column(run.rows, "test_loss")}
-    yield picture(partial(draw, losses, title="Loss", y="mean loss of a sample", log=True))
-    right = {"training": _column(run.rows, "train_accuracy"), "test": _column(run.rows, "test_accuracy")}
-    yield picture(partial(draw, right, title="Accuracy", y="share of samples right"))
-    rates = {"learning rate": _column(run.rows, "learning_rate")}
-    yield picture(partial(draw, rates, title="Learning rate", y="learning rate, last step of the epoch"))
-    pace = {"samples a second": _column(run.rows, "samples_per_second")}
-    yield picture(partial(draw, pace, title="Pace", y="training samples a second"))
+    for panel in panels(run):
+        yield picture(partial(draw_series, panel))
+
+
+def column(rows: Sequence[Row], key: str) -> Points:
+    """(epochs, values) of one column of the metrics."""
+    return [row["epoch"] for row in rows], [row.get(key) for row in rows]
+
+
+def panels(run: Record) -> Iterator[Panel]:
+    """What is drawn over the epochs."""
+    rows = run.rows
+    losses = {"training": column(rows, "loss"), "test": column(rows, "test_loss")}
+    yield Panel("Loss", losses, "mean loss of a sample", log=True)
+    right = {"training": column(rows, "train_accuracy"), "test": column(rows, "test_accuracy")}
+    yield Panel("Accuracy", right, "share of samples right")
+    rates = {"learning rate": column(rows, "learning_rate")}
+    yield Panel("Learning rate", rates, "learning rate, last step of the epoch")
+    pace = {"samples a second": column(rows, "samples_per_second")}
+    yield Panel("Pace", pace, "training samples a second")
 
 
 def sparsity(run: Record) -> Card:
@@ -50,7 +61,9 @@ def sparsity(run: Record) -> Card:
     starts = (np.cumsum(sizes) - sizes).tolist()
     names = list(map(graph.label, range(graph.agents)))
     title = f"Pattern of {' and '.join(operator.name for operator in kind.operators)}, in every layer"
-    return picture(partial(draw_sparsity, pattern.mask(sizes), block_starts=starts, names=names, title=title))
+    return picture(
+        partial(draw_sparsity, pattern.mask(sizes), block_starts=starts, names=names, title=title), kind="pattern"
+    )
 
 
 def results(run: Record) -> Iterator[Card]:
@@ -75,17 +88,13 @@ def gradients(run: Record) -> Iterator[Card]:
         yield picture(partial(draw_singular_values, table, about=about))
 
 
-def _column(rows: Sequence[Row], key: str) -> Points:
-    return [row["epoch"] for row in rows], [row.get(key) for row in rows]
-
-
 def _decision(found: dict[str, np.ndarray]) -> Card:
     decided = found["decided"]
     decided = decided.astype(float) if np.issubdtype(decided.dtype, np.floating) else decided
     shown = "Decision regions\nPoints: test samples"
     first, second = (str(name) for name in found["axes"])
     grid = found["x"], found["y"], decided, found["points"], found["labels"]
-    return picture(lambda path: draw_decision(*grid, path, title=shown, axes_show=(first, second)))
+    return picture(lambda path: draw_decision(*grid, path, title=shown, axes_show=(first, second)), kind="regions")
 
 
 def _counts(counts: np.ndarray) -> Card:

@@ -64,10 +64,9 @@ def _drawn(run: Record, graph: CommunicationGraph, sizes: np.ndarray) -> dict[st
         "labels": _labels(graph, paths, sizes),
         "radius": round(radius, 1),
         "size": 26,
-        "least": f"{decimal(int(sizes.min()))} a step" if len(sizes) else "",
-        "most": decimal(int(sizes.max())) if len(sizes) else "",
-        "entered": bool(run.edges["inputs"]),
-        "read": 0 < len(run.edges["readout"]) < graph.agents,
+        "most": f"{decimal(int(sizes.max()))} a step" if len(sizes) else "",
+        "entered": bool(_marked(run.edges["inputs"], graph)),
+        "read": bool(_marked(run.edges["readout"], graph)),
         "ranks": _ranks(owner),
     }
 
@@ -79,9 +78,8 @@ def _placed(points: np.ndarray, height: float) -> np.ndarray:
 
 
 def _shares(sizes: np.ndarray) -> np.ndarray:
-    """(edges,) where each lies between the least, 0, and the most, 1."""
-    least, most = sizes.min(initial=np.inf), sizes.max(initial=-np.inf)
-    return (sizes - least) / (most - least) if most > least else np.full(len(sizes), 1.0)
+    """(edges,) of the most; from 0, so that small differences look small."""
+    return np.asarray(sizes / max(sizes.max(initial=0), 1))
 
 
 def _edge(graph: CommunicationGraph, ends: np.ndarray, path: np.ndarray, size: float, share: float) -> dict[str, Any]:
@@ -100,20 +98,25 @@ def _agents(
     names = list(map(graph.label, range(graph.agents)))
     few, short = graph.agents <= NUMBERED, max(map(len, names)) <= FIT
     longest = int(np.clip(50 * closest(where), FIT + 1, LONGEST_NAME))
-    read = run.edges["readout"] if len(run.edges["readout"]) < graph.agents else []
+    entered, read = (_marked(run.edges[mark], graph) for mark in ("inputs", "readout"))
     return [
         {
             "x": round(x, 1),
             "y": round(y, 1),
             "words": f"{graph.named(agent)}, rank {owner[agent]}, {graph.degree[agent]} neighbours",
             "colour": _colour(int(owner[agent])),
-            "enters": agent in run.edges["inputs"],
+            "enters": agent in entered,
             "read": agent in read,
             "within": names[agent] if few and short else "",
             "below": short_name(names[agent], longest) if few and not short else "",
         }
         for agent, (x, y) in enumerate(places.tolist())
     ]
+
+
+def _marked(agents: list[int], graph: CommunicationGraph) -> set[int]:
+    """Those agents; none where all are marked."""
+    return set(agents) if len(agents) < graph.agents else set()
 
 
 def _labels(graph: CommunicationGraph, paths: Sequence[np.ndarray], sizes: np.ndarray) -> list[dict[str, Any]]:

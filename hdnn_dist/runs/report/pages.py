@@ -16,12 +16,14 @@ from hdnn_dist.support.version import VERSION
 
 @dataclass(frozen=True)
 class Card:
-    """``body``: HTML; ``note``: plain text below the title; ``wide``: over all columns of the page."""
+    """``body``: HTML; ``note``: plain text below the title; ``kind``: "wide" over all columns of the page, or
+    "regions" of a picture whose areas are dimmed in the dark, "pattern" of one whose are brighter.
+    """
 
     title: str
     body: Markup
     note: str = ""
-    wide: bool = False
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,16 @@ def page(title: str, about: str, tiles: Sequence[Tile], sections: Sequence[Secti
     return rendered("page.html", title=title, about=about, tiles=tiles, sections=shown, version=VERSION)
 
 
-def picture(draw: Callable[[Path], object], note: str = "") -> Card:
+def picture(draw: Callable[[Path], object], kind: str = "") -> Card:
     """A card of what a function of ``plots`` draws, under the title that it gives."""
     drawn = page_picture(draw)
     title, _, rest = drawn.title.partition("\n")
-    return Card(title, Markup(drawn.svg), note or rest.replace("\n", ", "))
+    return Card(title, Markup(drawn.svg), rest.replace("\n", ", "), kind)
 
 
-def table(
-    title: str, head: Sequence[str], rows: Iterable[Sequence[object]], note: str = "", wide: bool = False
-) -> Card:
+def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]], note: str = "", kind: str = "") -> Card:
     """A card of a table whose first column names the row."""
-    return Card(title, rendered("table.html", head=head, rows=list(rows)), note, wide)
+    return Card(title, rendered("table.html", head=head, rows=list(rows)), note, kind)
 
 
 def rendered(name: str, **values: object) -> Markup:

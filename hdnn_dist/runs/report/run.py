@@ -16,7 +16,7 @@ from hdnn_dist.runs.report.charts import curves, gradients, results, sparsity
 from hdnn_dist.runs.report.graph import graph_card
 from hdnn_dist.runs.report.pages import Card, Section, Tile, page, rendered, table
 from hdnn_dist.support.arguments import one_line
-from hdnn_dist.training.config import Config, known_keys
+from hdnn_dist.training.config import Config, known_keys, value_of
 from hdnn_dist.training.config_files import dump_config
 
 
@@ -101,20 +101,14 @@ def _config(run: Record) -> Iterator[Card]:
         keys = ("version", "torch", "dtype", "seed", "reconstruction_drift")
         words = {"version": "hdnn-dist", "reconstruction_drift": "drift of rebuilt states"}
         yield _pairs("Versions and numbers", [(words.get(key, key), _short(run.summary[key])) for key in keys])
-    yield Card("config.toml", Markup("<pre>{}</pre>").format(dump_config(run.config).strip()), wide=True)
+    yield Card("config.toml", Markup("<pre>{}</pre>").format(dump_config(run.config).strip()), kind="wide")
 
 
 def changed_keys(config: Config) -> dict[str, str]:
     """Dotted key -> its value, of those that differ from the defaults."""
     default = Config()
-    values = {key: (_value(config, key), _value(default, key)) for key in known_keys()}
+    values = {key: (value_of(config, key), value_of(default, key)) for key in known_keys()}
     return {key: str(given) for key, (given, usual) in values.items() if given != usual}
-
-
-def _value(config: Any, key: str) -> object:
-    for name in key.split("."):
-        config = vars(config)[name]
-    return config
 
 
 def _pairs(title: str, rows: Iterable[tuple[object, object]], note: str = "") -> Card:
