@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import resumed_ranks
 import torch
 from jobs import command, mpiexec, ranks_of, run, started
 from safetensors.torch import load_file
@@ -22,7 +23,8 @@ from hdnn_dist.runs.index import check_file, complete, read_index
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 RANKS, KILLS = 2, 10
 SETTINGS = (
-    "data.samples=2000", "batch_size=20", "epochs=16", "network.layers=4", "network.kernel=torch", "checkpoint.every_steps=1",
+    "data.samples=2000", "batch_size=20", "epochs=16", "network.layers=4", "network.kernel=torch",
+    "checkpoint.every_steps=1",
 )  # fmt: skip
 HANGS = 900  # seconds, which prove that nobody waits for ever
 
@@ -34,8 +36,7 @@ def arguments(folder: Path, *settings: str) -> list[str]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Those of the finished run."""
-    files = sorted((folder / "checkpoints").glob("rank-*.safetensors"))
-    return {name: value for file in files for name, value in load_file(file).items()}
+    return tensors(folder / "checkpoints")
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -147,6 +148,28 @@ def test_killed_while_it_is_written(tmp_path: Path) -> None:
         index = read_index(found[0])
         for name in index.files:
             check_file(found[0], name, index.files)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * HANGS)
+def test_ranks_come_and_go(tmp_path: Path) -> None:
+    """8 ranks, 2, 1, 4: at each change the weights are those that were written, and the accuracy is in the end."""
+    for quarter, ranks in enumerate((8, 2, 1, 4)):
+        result = run("torchrun", ranks, resumed_ranks.__file__, str(tmp_path / "run"), str(quarter), timeout=HANGS)
+        assert result.returncode == 0, result.stderr
+        if quarter:
+            own, expected = (tensors(tmp_path / "run" / f"{when}-{quarter}") for when in ("after", "before"))
+            assert own.keys() == expected.keys()
+            assert all(torch.equal(own[name], expected[name]) for name in own)
+    result = run("torchrun", 1, resumed_ranks.__file__, str(tmp_path / "whole"), "3", timeout=HANGS)
+    assert result.returncode == 0, result.stderr
+    accuracies = [float((tmp_path / name / "accuracy").read_text()) for name in ("run", "whole")]
+    assert accuracies[1] > 0.9
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.002)
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: value for file in folder.glob("rank-*.safetensors") for name, value in load_file(file).items()}
 
 
 def test_it_leaves_when_it_is_asked_to(tmp_path: Path) -> None:
