@@ -10,7 +10,6 @@ import numpy as np
 from hdnn_dist.analysis.conditions import Conditions, check
 from hdnn_dist.analysis.cost import LayerCost, cost_of
 from hdnn_dist.data.columns import Columns
-from hdnn_dist.data.dataset import describe
 from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import owners, place
@@ -22,7 +21,7 @@ from hdnn_dist.model.stack_builder import require_weights
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
-from hdnn_dist.training.build import model, pattern_of, readers
+from hdnn_dist.training.build import described, model, pattern_of, readers
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import columns_of, positions_of
 from hdnn_dist.training.objective import check_objective
@@ -105,7 +104,7 @@ def check_config(config: Config, graph: CommunicationGraph) -> Checked:
     features = features_per_agent(chosen.features, graph.agents)
     known.check_features(features)
     T = pattern_of(config, graph)
-    about = describe(config.data.name, root=config.data.root, graph=graph)
+    about = described(config, graph)
     check_objective(config.readout, about)
     cost = _cost(config, graph, T, about)  # first: it refuses what does not fit into the memory
     enters = _enters(known, features, columns_of(config, about, graph, features))

@@ -28,6 +28,8 @@ class Description:
     classes: how many classes, or numbers that are predicted of a sample, those of all agents together.
     targets: agent -> how many numbers it predicts itself, where agents have targets of their own; None where labels, of
     whatever task, are at the root.
+    assignment: agent -> the columns that it sees, where the data themselves say so; None where a config does.
+    class_names: what people call the classes, in the order of their numbers; None where they are numbers.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Description:
     noise: float | None = None
     task: str = CLASSIFICATION
     targets: Mapping[int, int] | None = None
+    assignment: Mapping[int, tuple[int, ...]] | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

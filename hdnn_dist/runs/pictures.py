@@ -54,11 +54,13 @@ def _drawn(draw: Callable[[Path], Path], path: Path) -> Path | None:
 
 
 def decision_plane(job: Job) -> Plane | None:
-    """What the network decides or predicts in the plane of the data, where they have one; every rank has to call it.
+    """What the network decides or predicts in the plane of a named data set, where it has one; every rank has to call
+    it.
 
     The network is evaluated on a grid by all agents together, each from its own columns of the grid.
     """
-    return Plane(job) if job.about.columns == 2 and job.about.targets is None else None
+    fits = job.about.columns == 2 and job.about.targets is None and job.config.data.source == "named"
+    return Plane(job) if fits else None
 
 
 class Plane:

@@ -38,7 +38,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
         "links": {link: " ".join(f"{a}-{b}" for a, b in pairs) for link, pairs in pairs_by_link(job).items()},
         "layers": config.network.layers,
         "features": config.network.features,
-        "data": config.data.name,
+        "data": job.about.name,
         "seed": config.seed,
         "dtype": config.dtype,
         "parameters_per_rank": [int(count) for count in per_rank],

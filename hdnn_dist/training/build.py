@@ -12,6 +12,7 @@ from hdnn_dist.data.dataset import describe, load
 from hdnn_dist.data.source import Description, Split
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.common_facts import same_in_world
+from hdnn_dist.exchange.connect import ALONE, connect
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
@@ -27,6 +28,7 @@ from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.objective import balance, check_objective, make_head
 from hdnn_dist.training.regularization import SpectralProjection
 from hdnn_dist.training.stopping import check_stop
+from hdnn_dist.training.tables import TABLE, opened_table, table_samples
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -39,15 +41,31 @@ def build(config: Config, graph: CommunicationGraph, world: World) -> Job:
             f"batch_size is {config.batch_size}, but there are {world.replicas} replicas: each needs a sample of a "
             "batch at least; raise batch_size, or take fewer --replicas"
         )
-    about = describe(config.data.name, root=config.data.root, graph=graph)
     agents = place(graph, world, config.placement)
+    table = opened_table(config, agents)
+    about = described(config, graph) if table is None else table.about
     net, head, columns, project, lift = model(config, about, agents)
     with agreed(head.everyone):
         if config.network.kernel != AUTO:
             net.kernel_for(1)  # refused before a file is written, where what was asked for by name does not serve
-        train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
-        balance(head, config.readout, train, about)
+        if table is None:
+            train, test = _samples(config, net, columns, about, labels=head.everyone.is_root)
+            balance(head, config.readout, train, about)
+    if table is not None:
+        train, validation, test, statistics = table_samples(table, config, net, columns)
+        with agreed(head.everyone):
+            balance(head, config.readout, train, about)
+        return Job(config, about, agents, net, head, columns, train, test, project, lift, validation, statistics)
     return Job(config, about, agents, net, head, columns, train, test, project, lift)
+
+
+def described(config: Config, graph: CommunicationGraph) -> Description:
+    """The data of a config, as they are known before they are read, on one rank alone; ``ValueError`` as ``build``."""
+    if config.data.source == TABLE:
+        table = opened_table(config, place(graph, connect(ALONE)))
+        assert table is not None
+        return table.about
+    return describe(config.data.name, root=config.data.root, graph=graph)
 
 
 class Model(NamedTuple):

@@ -5,22 +5,18 @@ from __future__ import annotations
 from functools import reduce
 from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hdnn_dist.support.arguments import LARGEST
-
-Positive = Annotated[float, Field(gt=0, le=LARGEST)]
-NotNegative = Annotated[float, Field(ge=0, le=LARGEST)]
-MOST = 2**31 - 1
-Count = Annotated[int, Field(ge=1, le=MOST)]
-
-Agent = int | str  # its number, or what the graph's file calls it
+from hdnn_dist.training.section import MOST, Agent, Count, NotNegative, Positive, Section
+from hdnn_dist.training.table_config import TableConfig
 
 EACH = "each"  # of readout.at
 OWN_KEYS = (
     "graph",
     "threads",
     "data.root",
+    "data.cache",
     "network.kernel",
     "tensorboard",
     "tracker",
@@ -30,15 +26,6 @@ OWN_KEYS = (
 
 class ConfigError(ValueError):
     """The config cannot be used; one line says where, what was given, what was expected."""
-
-
-class Section(BaseModel):
-    """Keys that are not declared are errors, and values are not converted.
-
-    A key whose value has parts, or can be of several types, has a ``description``: what an error says it should be.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class NetworkConfig(Section):
@@ -87,14 +74,18 @@ class ReadoutConfig(Section):
 class DataConfig(Section):
     """Where samples come from and where their columns enter.
 
-    ``columns``: agent -> its columns, -1 for a zero; ``patch``: height and width of the part of an image that each
-    agent sees. Without either the columns are spread evenly over the agents.
+    ``source``: "named" for the data set ``name``, "table" for files of one's own, ``table``; ``cache``: the folder in
+    which those lie that do not fit into the memory. ``columns``: agent -> its columns, -1 for a zero; ``patch``: height
+    and width of the part of an image that each agent sees. Without either the columns are spread evenly over agents.
     """
 
+    source: Literal["named", "table"] = "named"
     name: str = "double_circles"
     samples: Count | None = None
     noise: NotNegative | None = None
     root: str | None = None
+    cache: str = "runs/cache"
+    table: TableConfig = TableConfig()
     columns: Annotated[
         dict[Agent, list[int]] | None,
         Field(description="a table from agents to lists of columns, such as {0 = [0], 4 = [1]}"),

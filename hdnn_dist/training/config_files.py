@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from hdnn_dist.graph.labels import is_whole
 from hdnn_dist.training.config import Config, ConfigError, Section, is_section, known_keys
 
+BY_AGENT = ("files", "columns", "targets")  # of data.table: they may be tables from agents
+
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     """The config of a TOML file (defaults without one), changed by ``key=value`` overrides.
@@ -93,6 +95,11 @@ def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
         typed["columns"] = _numbered(columns)
     if isinstance(patch := data.get("patch"), list):
         typed["patch"] = tuple(patch)
+    if isinstance(table := data.get("table"), dict):
+        by_agent = {
+            key: _numbered(value) for key, value in table.items() if key in BY_AGENT and isinstance(value, dict)
+        }
+        typed["table"] = {**table, **by_agent}
     return typed
 
 

@@ -18,11 +18,15 @@ from hdnn_dist.training.config import Config
 
 
 def columns_of(config: Config, about: Description, graph: CommunicationGraph, features: np.ndarray) -> Columns | None:
-    """Which columns of the data set enter at which agent of the graph; ``features``: (agents,).
+    """Which columns of the data set enter at which agent of the graph, from the data or else the config.
+
+    ``features``: (agents,).
 
     ``None`` where a lift shows whole images to every agent.
     """
     chosen = config.data
+    if about.assignment is not None:
+        return Columns.from_mapping(about.assignment, about.columns, features.tolist(), graph.named)
     if config.network.lift is not None:
         _check_lift(config, about)
         return None

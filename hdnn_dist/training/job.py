@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hdnn_dist.data.columns import Columns
 from hdnn_dist.data.dataset import local_features
 from hdnn_dist.data.source import Description
+from hdnn_dist.data.tables.parts import Statistics
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.model.head import Head
 from hdnn_dist.model.lift import ConvolutionalLift
@@ -18,6 +19,7 @@ from hdnn_dist.model.trained import TrainedModule, parameters
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import as_inputs, column_index, positions_of
 from hdnn_dist.training.regularization import SpectralProjection
+from hdnn_dist.training.stored import StoredRows
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,11 @@ class Samples:
 
     ``labels``: what the head's loss takes on this rank: on the root's rank class numbers (samples,) or numbers
     (samples, outputs), ``None`` elsewhere; where agents have targets of their own, (samples, outputs of the local
-    agents), agent after agent, on every rank with such agents.
+    agents), agent after agent, on every rank with such agents. Both may be rows on the disk.
     """
 
-    inputs: Tensor
-    labels: Tensor | None
+    inputs: Tensor | StoredRows
+    labels: Tensor | StoredRows | None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -42,7 +44,7 @@ class Samples:
 
     def class_counts(self, classes: int) -> Tensor:
         """(classes,) how many samples have each, on the rank with the labels."""
-        assert self.labels is not None
+        assert isinstance(self.labels, Tensor)  # classes are kept in memory
         return self.labels.bincount(minlength=classes)
 
 
@@ -51,7 +53,9 @@ class Job:
     """Everything one rank trains with.
 
     ``columns``: who sees what; ``None`` where there is a ``lift``, before which every agent sees whole images.
-    ``project``: keeps ``penalties.bound``, where the config has one.
+    ``project``: keeps ``penalties.bound``, where the config has one. ``validation``: what decides when to stop and what
+    is best, where the data have it. ``statistics``: of this rank's data, agent -> name, such as "mean" and "std" ->
+    (columns,), where inputs or targets were scaled.
     """
 
     config: Config
@@ -64,6 +68,8 @@ class Job:
     test: Samples
     project: SpectralProjection | None = None
     lift: ConvolutionalLift | None = None
+    validation: Samples | None = None
+    statistics: Statistics = field(default_factory=dict)
 
     @property
     def is_root(self) -> bool:

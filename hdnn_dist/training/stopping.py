@@ -24,8 +24,8 @@ def check_stop(config: StopConfig, about: Description) -> None:
 
 
 def watched(job: Job) -> Samples:
-    """The samples that decide when a run stops."""
-    return job.test
+    """The samples that decide when a run stops: those for validation, where there are some."""
+    return job.test if job.validation is None else job.validation
 
 
 class Patience:
