@@ -29,10 +29,12 @@ class Samples:
     ``labels``: what the head's loss takes on this rank: on the root's rank class numbers (samples,) or numbers
     (samples, outputs), ``None`` elsewhere; where agents have targets of their own, (samples, outputs of the local
     agents), agent after agent, on every rank with such agents. Both may be rows on the disk.
+    ``unit``: mean and standard deviation (outputs of this rank,) of numbers that were standardised.
     """
 
     inputs: Tensor | StoredRows
     labels: Tensor | StoredRows | None
+    unit: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -46,6 +48,10 @@ class Samples:
         """(classes,) how many samples have each, on the rank with the labels."""
         assert isinstance(self.labels, Tensor)  # classes are kept in memory
         return self.labels.bincount(minlength=classes)
+
+    def original(self, values: Tensor) -> Tensor:
+        """Labels or predictions (batch, outputs of this rank) in their own unit, from before they were standardised."""
+        return values if self.unit is None else values * self.unit[1] + self.unit[0]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.data.columns import Columns
-from hdnn_dist.data.source import Description
 from hdnn_dist.data.tables.parts import Part, Statistics
 from hdnn_dist.data.tables.reading import OpenedTable, open_table
 from hdnn_dist.data.tables.rows import MemoryRows, Rows
@@ -30,7 +29,7 @@ NOT_BESIDE = ("name", "samples", "noise", "columns", "patch")  # keys of data fo
 
 
 class TableSamples(NamedTuple):
-    """What a job takes of a table."""
+    """What a job takes of a table; statistics (columns,) each."""
 
     train: Samples
     validation: Samples | None
@@ -97,10 +96,10 @@ def table_samples(opened: OpenedTable, config: Config, net: HDNN, columns: Colum
     with concerning("data.table"):
         data = opened.read(config.seed)
     assert columns is not None
-    index = columns.index(net.agents.local)
+    index, unit = columns.index(net.agents.local), _unit(data.statistics, net)
 
     def samples(part: Part) -> Samples:
-        return Samples(_inputs(part.inputs, index, net), _labels(part, opened.about, net))
+        return Samples(_inputs(part.inputs, index, net), _labels(part, net), unit)
 
     validation = None if data.validation is None else samples(data.validation)
     return TableSamples(samples(data.train), validation, samples(data.test), data.statistics)
@@ -111,7 +110,7 @@ def _inputs(rows: Rows, index: np.ndarray, net: HDNN) -> Tensor | StoredRows:
     return _in_memory(stored) if isinstance(rows, MemoryRows) else stored
 
 
-def _labels(part: Part, about: Description, net: HDNN) -> Tensor | StoredRows | None:
+def _labels(part: Part, net: HDNN) -> Tensor | StoredRows | None:
     """What the head's loss takes on this rank."""
     if part.targets is not None:
         if not part.targets.columns:
@@ -122,6 +121,15 @@ def _labels(part: Part, about: Description, net: HDNN) -> Tensor | StoredRows | 
         return None
     dtype = net.weights.dtype if part.labels.dtype.kind == "f" else torch.int64
     return torch.as_tensor(part.labels, dtype=dtype, device=net.weights.device)
+
+
+def _unit(statistics: Statistics, net: HDNN) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of what is predicted on this rank, in the order of its agents."""
+    scaled = [statistics[agent] for agent in sorted(statistics) if "target_mean" in statistics[agent]]
+    if not scaled:
+        return None
+    mean, std = (np.concatenate([own[name] for own in scaled]) for name in ("target_mean", "target_std"))
+    return torch.as_tensor(mean).to(net.weights.detach()), torch.as_tensor(std).to(net.weights.detach())
 
 
 def _in_memory(stored: StoredRows) -> Tensor:
