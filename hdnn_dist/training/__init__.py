@@ -5,6 +5,7 @@ from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.divergence import DivergenceError
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
+from hdnn_dist.training.peers import TreePeers
 from hdnn_dist.training.regularization import SpectralProjection, smoothness, weight_penalty
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Job",
     "SpectralProjection",
     "Trainer",
+    "TreePeers",
     "load_config",
     "smoothness",
     "weight_penalty",
