@@ -33,7 +33,20 @@ WORDS = st.one_of(
     st.sampled_from(["mine.edges", "mine.toml", "folder", "no.toml", ".", "..", "-", "--", "--help", "-h", "--set"]),
     st.sampled_from(["--run-dir", "--overwrite", "--transport", "--save", "--merge", "--json", "--case", "--quick"]),
     st.sampled_from(
-        ["--seeds", "--jobs", "--out", "--data-root", "--threads", "local", "c10d", "mpi", "counterexample"]
+        [
+            "--seeds",
+            "--jobs",
+            "-o",
+            "--data",
+            "--format",
+            "--out",
+            "--data-root",
+            "--threads",
+            "local",
+            "c10d",
+            "mpi",
+            "counterexample",
+        ]
     ),
 )
 HEAVY = {"step", "loop", "memory", "agents", "depth", "threads", "ranks", "exchange", "controls"}  # minutes
@@ -121,7 +134,22 @@ def test_any_value_of_any_key(command: str, folder: Path, pairs: list[tuple[str,
 
 @SETTINGS
 @given(
-    command=st.sampled_from(["train", "check", "topology", "analyze", "reproduce", "bench", "tarin", ""]),
+    command=st.sampled_from(
+        [
+            "train",
+            "check",
+            "topology",
+            "analyze",
+            "reproduce",
+            "bench",
+            "eval",
+            "predict",
+            "export",
+            "import",
+            "tarin",
+            "",
+        ]
+    ),
     words=st.lists(WORDS.filter(lambda word: word not in HEAVY), min_size=1, max_size=4),
 )
 def test_any_words_after_any_command(folder: Path, command: str, words: list[str]) -> None:

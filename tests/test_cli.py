@@ -32,7 +32,7 @@ from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.training.config_files import load_config
 
 SMALL = ("epochs=2", "network.layers=4", "data.samples=400")
-ALWAYS = {"config.toml", "metrics.jsonl", "summary.json", "checkpoints"}
+ALWAYS = {"data.json", "config.toml", "metrics.jsonl", "summary.json", "checkpoints"}
 FINDINGS = {"edges.json", "judged.json", "decision.npz"}
 PICTURES = {"graph.png", "sparsity.png", "curves.png", "decision.png"}
 REQUIRED = {
@@ -294,7 +294,7 @@ class TestFailures:
     def fails(self, folder: Path, *pairs: str) -> str:
         result = hdnn_dist("train", *settings(*pairs), "--run-dir", str(folder))
         assert result.exit_code == 1
-        assert names(folder) == {"config.toml", "metrics.jsonl"}
+        assert names(folder) == {"config.toml", "data.json", "metrics.jsonl"}
         return result.stderr
 
     @pytest.mark.parametrize(
@@ -518,7 +518,7 @@ class TestProcess:
                 process.kill()
         assert (process.returncode, output) == (130, "")
         assert one_line(errors) == "hdnn-dist: interrupted; the run folder holds what was finished"
-        assert names(tmp_path) == {"config.toml", "metrics.jsonl"}
+        assert names(tmp_path) == {"config.toml", "data.json", "metrics.jsonl"}
         rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
         assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
 

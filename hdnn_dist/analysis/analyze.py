@@ -29,12 +29,10 @@ from hdnn_dist.plots.sensitivity import (
     draw_norms,
     draw_singular_values,
 )
-from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
-from hdnn_dist.runs.folder import ANALYSIS, CONFIG, GRADIENTS, HEATMAP, NORMS, VALUES, graph_of
+from hdnn_dist.runs.folder import ANALYSIS, GRADIENTS, HEATMAP, NORMS, VALUES
+from hdnn_dist.runs.opened import open_job, read_run
 from hdnn_dist.runs.record import recorded_gradients
 from hdnn_dist.support.files import write_whole
-from hdnn_dist.training.build import build
-from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.job import Job
 
 NAMED = ("counterexample", "depth", "controls")
@@ -132,15 +130,7 @@ def analyse_controls(path: Path, world: World) -> Analysis:
 
 
 def _trained(path: Path, world: World) -> Job:
-    if not (path / CONFIG).is_file():
-        raise ValueError(
-            f"{path} is no run folder, it has no {CONFIG}: give the folder of a run, or one of {', '.join(NAMED)}"
-        )
-    config = load_config(path / CONFIG, ["dtype=float64"])
-    job = build(config, graph_of(path, config), world)
-    with agreed(job.head.everyone):
-        load_weights(job.net, job.others, path / CHECKPOINTS)
-    return job
+    return open_job(read_run(path, ["dtype=float64"], f", or one of {', '.join(NAMED)}"), world)
 
 
 def _first_state(job: Job) -> torch.Tensor:

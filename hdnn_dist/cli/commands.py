@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from hdnn_dist.cli import audit, bench, find_lr, inspect, report, reproduce, train
+from hdnn_dist.cli import audit, bench, find_lr, inspect, report, reproduce, results, train
 from hdnn_dist.cli.shell import WRONG_INPUT
 from hdnn_dist.support.arguments import one_line
 
@@ -29,8 +29,12 @@ for command in (
     reproduce.reproduce,
     bench.bench,
     audit.audit,
+    results.predict,
+    results.export,
 ):
     app.command()(command)
+app.command("eval")(results.evaluate)
+app.command("import")(results.import_)
 app.command(hidden=True)(audit.audit_rank)  # which audit starts
 
 

@@ -20,6 +20,7 @@ from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.model.metrics import headline
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
+from hdnn_dist.runs.description import save_description
 from hdnn_dist.runs.findings import find, write_findings
 from hdnn_dist.runs.folder import RunFolder
 from hdnn_dist.runs.links import pairs_by_link
@@ -75,6 +76,7 @@ def _train(trainer: Trainer, found: FoundRun, make: Callable[[], RunFolder]) -> 
         if job.is_root:
             require_watchers(job.config)
             folder = make()
+            save_description(job.about, folder.path)
     path = Path(told_by_root(job.head.everyone, "" if folder is None else str(folder.path)))
     _tell_links(job)
     with (

@@ -69,10 +69,10 @@ class DenseView:
         """K (n, n) and b (n,) of a layer from its weights (operators, size), zero elsewhere. Differentiable."""
         K, b = weights.new_zeros(self.n * self.n), weights.new_zeros(self.n)
         for values, entries, mirrors, biases in zip(weights, self._entries, self._mirrors, self._biases, strict=True):
-            K = K.index_add(0, entries, values[: len(entries)])
+            K = K.index_copy(0, entries, values[: len(entries)])
             if mirrors is not None:
                 K = K.index_add(0, mirrors, -values[: len(entries)])
-            b = b.index_add(0, biases, values[len(entries) :])
+            b = b.index_copy(0, biases, values[len(entries) :])
         return K.view(self.n, self.n), b
 
     def stored(self, weights: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """The run folder: config.toml, metrics.jsonl, summary.json and the pictures. Written by the root's rank only.
 
+Beside them data.json, what is known of the data (``description``).
+
 With ``record_gradients`` also gradients.jsonl, a line for every step that was recorded: {"step": 1, "norms": [...]}.
 
 Where the graph comes from a file, graph.json holds the graph as it was.
@@ -50,13 +52,16 @@ ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (
 class RunFolder:
     """A folder for one run, held by this process until it ends.
 
+    ``graph``: of the run, where the file that the config names may be gone; it is kept in the folder.
     Raises ``ValueError`` for one that holds anything but a run of ours, whatever ``overwrite`` says, for a run without
     ``overwrite``, and for a run that is in progress.
     """
 
-    def __init__(self, path: Path, config: Config, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: Path, config: Config, overwrite: bool = False, graph: CommunicationGraph | None = None
+    ) -> None:
         _check_folder(path, overwrite)
-        self._open(path, config, _hold)
+        self._open(path, config, _hold, graph)
         remove_weights(path / CHECKPOINTS)
         remove_checkpoints(path / CHECKPOINTS)
         remove_events(path)
@@ -77,8 +82,15 @@ class RunFolder:
             write_whole(path / name, self._texts[name])
         return self
 
-    def _open(self, path: Path, config: Config, hold: Callable[[Path], Callable[[], object]]) -> None:
-        graph = CommunicationGraph.parse(config.graph) if is_file(config.graph) else None
+    def _open(
+        self,
+        path: Path,
+        config: Config,
+        hold: Callable[[Path], Callable[[], object]],
+        graph: CommunicationGraph | None = None,
+    ) -> None:
+        if graph is None and is_file(config.graph):
+            graph = CommunicationGraph.parse(config.graph)
         path.mkdir(parents=True, exist_ok=True)
         self._release = hold(path)
         for name in (SUMMARY, GRADIENTS, GRAPH, *FINDINGS, *PICTURES, *ANALYSES):  # of an earlier run
