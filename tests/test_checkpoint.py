@@ -176,6 +176,13 @@ class TestRefused:
         file.write_bytes(file.read_bytes()[:-10])
         self.refuse(saved, "cannot be read as safetensors")
 
+    def test_a_flipped_byte(self, saved: Path) -> None:
+        file = saved / "rank-0.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-7] ^= 4
+        file.write_bytes(content)
+        self.refuse(saved, r"rank-0\.safetensors is damaged: \S+ in it does not have its checksum")
+
     def test_a_missing_rank(self, saved: Path) -> None:
         file = saved / "rank-0.safetensors"
         save_file(load_file(file), file, metadata={"ranks": "2"})

@@ -24,7 +24,7 @@ complete once it has an index (``index``):
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ from hdnn_dist.model.identity import refuse_other_weights
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import TrainedModule
 from hdnn_dist.runs.index import newest
+from hdnn_dist.runs.sums import refuse_damaged, sums_of
 from hdnn_dist.support.files import whole_file
 
 CHECKPOINTS = "checkpoints"
@@ -61,7 +62,7 @@ def save_weights(
     parts = {**_tensors(net, *others), **named_statistics(statistics or {})}
     tensors = {name: part.detach().cpu().clone().contiguous() for name, part in parts.items()}
     with whole_file(path) as partial:
-        save_file(tensors, partial, metadata={"ranks": str(world.size), **net.about()})
+        save_file(tensors, partial, metadata={"ranks": str(world.size), **net.about(), **sums_of(tensors)})
     return path
 
 
@@ -74,7 +75,7 @@ def load_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> No
     where = _index(weights_folder(folder), net.about())
     _refuse_other_network(where.keys(), {name for module in (net, *others) for name in module.trained_names()}, folder)
     own = _tensors(net, *others)
-    read = {name: _read(where, name, part) for name, part in own.items()}
+    read = {name: part for path in set(where.values()) for name, part in _read(path, where, own)}
     with torch.no_grad():
         for name, part in own.items():
             part.copy_(read[name])
@@ -101,7 +102,8 @@ def load_statistics(folder: Path) -> dict[int, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             for name in (name for name in file.keys() if STATISTICS in name):  # noqa: SIM118
                 agent, key = name.removeprefix("agent.").split(STATISTICS)
-                found.setdefault(int(agent), {})[key] = file.get_tensor(name)
+                part = refuse_damaged(file.get_tensor(name), name, file.metadata() or {}, path)
+                found.setdefault(int(agent), {})[key] = part
     return found
 
 
@@ -154,11 +156,15 @@ def _refuse_other_network(found: Set[str], needed: Set[str], folder: Path) -> No
         raise ValueError(f"{folder} has {min(found - needed)}, which this network has not: it is of another network")
 
 
-def _read(where: dict[str, Path], name: str, like: Tensor) -> Tensor:
-    with safe_open(where[name], framework="pt") as file:
-        found = file.get_tensor(name)
-    if found.shape != like.shape:
-        raise ValueError(
-            f"{name} in {where[name]} has shape {tuple(found.shape)}, but this network needs {tuple(like.shape)}"
-        )
-    return found
+def _read(path: Path, where: Mapping[str, Path], own: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Those of this rank's tensors that are in one file, sound and of their shapes."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        for name, like in own.items():
+            if where[name] == path:
+                found = refuse_damaged(file.get_tensor(name), name, metadata, path)
+                if found.shape != like.shape:
+                    raise ValueError(
+                        f"{name} in {path} has shape {tuple(found.shape)}, but this network needs {tuple(like.shape)}"
+                    )
+                yield name, found
