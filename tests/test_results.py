@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import train
+from conftest import TINY, train
 from jobs import mpiexec, run
 from safetensors.torch import load_file, safe_open, save_file
 from test_careless import held
@@ -26,6 +26,7 @@ from hdnn_dist.data import load as load_data
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.export import export_run, import_run
 from hdnn_dist.runs.opened import read_run
+from hdnn_dist.runs.plain import Network
 
 PAGE = Path(__file__).parents[1] / "docs" / "export.md"
 SCORES = {
@@ -181,6 +182,62 @@ def test_statistics_standardise_what_is_given(trained: Path, tmp_path: Path) -> 
     import_run(tmp_path / "model.safetensors", tmp_path / "again")
     again = hdnn_dist.load(tmp_path / "again")
     assert torch.equal(again.logits(raw), scaled.logits(raw))
+
+
+def write_table(folder: Path, **settings: str) -> Path:
+    """A run on files of four agents, each with two columns of its own, some in another order of the ids."""
+    random = np.random.default_rng(0)
+    ids, table = np.arange(100, 160), random.normal(3, 5, (60, 8))
+    (folder / "data").mkdir(parents=True)
+    for agent in range(4):
+        own = [
+            f"s{i},{a!r},{b!r}\n" for i, (a, b) in zip(ids, table[:, 2 * agent : 2 * agent + 2].tolist(), strict=True)
+        ]
+        (folder / "data" / f"{agent}.csv").write_text("id,a,b\n" + "".join(own[:: -1 if agent % 2 else 1]))
+    sums = table.sum(1)
+    answers = sums if settings.get("data.table.task") == "regression" else np.where(sums > 24, "high", "low")
+    lines = [f"s{i},{answer}\n" for i, answer in zip(ids, answers.tolist(), strict=True)]
+    (folder / "data" / "labels.csv").write_text("id,label\n" + "".join(lines))
+    keys = {
+        "graph": "path:4", "data.source": "table", "data.table.files": "{agent}.csv", "data.table.labels": "labels.csv",
+        "data.root": str(folder / "data"), "data.table.split": "{validation = 0.2, test = 0.3}", **settings,
+    }  # fmt: skip
+    given = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    base = [word for key in TINY if "samples" not in key for word in ("--set", key)]
+    said("train", *base, *given, "--set", "network.features=4", "--run-dir", folder / "run")
+    write_csv(folder / "plain.csv", table)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("numbers", [False, True], ids=["classes", "numbers"])
+def test_a_table_of_ones_own(numbers: bool, tmp_path: Path) -> None:
+    """Raw samples in a file get what the run says of its own, by id; the units and the names are those of the data."""
+    pytest.importorskip("pyarrow")
+    settings = {"data.table.task": "regression", "data.table.standardise_targets": "true",
+                "readout.loss": "mean_squared_error"} if numbers else {}  # fmt: skip
+    folder = write_table(tmp_path, **settings)
+    found = json.loads(said("eval", folder, "--json"))
+    assert [found[part]["samples"] for part in ("train", "validation", "test")] == [30, 12, 18]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert found["test"]["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+    said("predict", folder, "test", "-o", tmp_path / "own.csv")
+    said("predict", folder, tmp_path / "plain.csv", "-o", tmp_path / "all-out.csv")
+    own, every = rows(tmp_path / "own.csv"), rows(tmp_path / "all-out.csv")
+    assert list(own) == (["id", "value_0"] if numbers else ["id", "class", "probability_high", "probability_low"])
+    at = [int(name.removeprefix("s")) - 100 for name in own["id"]]
+    last = list(own)[-1]
+    assert np.allclose(every[last][at].astype(float), own[last].astype(float), atol=1e-4)
+    shutil.move(tmp_path / "data", tmp_path / "gone")
+    saved = hdnn_dist.load(folder)
+    table = np.loadtxt(tmp_path / "plain.csv", delimiter=",")
+    predicted = saved.predict(table).columns()[last]
+    assert np.allclose(every[last].astype(float), predicted, atol=1e-5)
+    said("export", folder, tmp_path / "model.safetensors")
+    given = Network(str(tmp_path / "model.safetensors"))(torch.as_tensor(table, dtype=torch.float32))
+    expected = saved.values(saved.logits(table))
+    assert torch.allclose(given, expected, atol=1e-5 * float(expected.abs().max()))
+    said("import", tmp_path / "model.safetensors", "--run-dir", tmp_path / "again")
+    assert torch.equal(hdnn_dist.load(tmp_path / "again").logits(table), saved.logits(table))
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)])

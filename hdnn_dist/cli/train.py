@@ -90,7 +90,7 @@ def _train(trainer: Trainer, found: FoundRun, make: Callable[[], RunFolder]) -> 
         checkpoints.finish()
     summary = summarise(job, outcome, trainer.evaluate(job.train), trainer.evaluate(job.test))
     with agreed(job.head.everyone):
-        save_weights(job.net, job.others, path / CHECKPOINTS)
+        save_weights(job.net, job.others, path / CHECKPOINTS, job.statistics)
     plane, findings = decision_plane(job), find(job, outcome)
     with agreed(job.head.everyone):
         if folder is not None:

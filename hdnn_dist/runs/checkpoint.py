@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -43,7 +44,7 @@ CHECKPOINTS = "checkpoints"
 PATTERN = "rank-*.safetensors"
 STATISTICS = ".statistics."
 
-Statistics = Mapping[int, Mapping[str, Tensor]]
+Statistics = Mapping[int, Mapping[str, Tensor | np.ndarray]]
 
 
 def save_weights(

@@ -8,6 +8,7 @@ halves, inside them agent after agent; or agent after agent where the architectu
     columns (n,)        the column of the data set that enters there, -1 for a zero; without a lift
     lift_weights (n, channels, 3, 3)             lift_bias (n,)
     mean, std (columns,)    what is taken off each column, and what it is divided by
+    target_mean, target_std (outputs,)    what brings outputs back to the units of the data; 0 and 1 for classes
     U (layers, n, n)    of a skew K = U - U^T, as it is trained; A (1, n, n) of a trained J = A - A^T, agent after agent
 
 The metadata are JSON: a layer as half-steps between the ``parts`` of the state, numbered, and whose features are where.
@@ -32,7 +33,7 @@ from hdnn_dist.propagation.architectures import Architecture, HalfStep
 from hdnn_dist.propagation.linear_map import Coefficients
 from hdnn_dist.runs.outputs import names_of, outputs_of, views_of
 from hdnn_dist.runs.saved import SavedRun
-from hdnn_dist.runs.scaling import scaling
+from hdnn_dist.runs.scaling import scaling, target_scaling
 from hdnn_dist.support.arguments import one_line, require_memory
 from hdnn_dist.support.files import whole_file
 from hdnn_dist.support.version import VERSION
@@ -80,6 +81,7 @@ def facts(saved: SavedRun) -> dict[str, Any]:
         "task": about.task,
         "classes": about.classes,
         "targets": about.targets,
+        "class_names": about.class_names,
         "outputs": names_of(saved.head, net.agents.graph.label),
         "loss": saved.head.criterion.name,
         "weights": net.about(),
@@ -180,7 +182,9 @@ def _entering(saved: SavedRun) -> Tensors:
     """From the columns of the data set to the first state."""
     order, like = _order(saved.net), saved.net.weights
     mean, std = scaling(saved.statistics, saved.columns, saved.about.columns)
-    found = {"mean": like.new_tensor(mean), "std": like.new_tensor(std)}
+    targets = target_scaling(saved.head, saved.statistics)
+    scales = {"mean": mean, "std": std, "target_mean": targets[0], "target_std": targets[1]}
+    found = {name: like.new_tensor(values) for name, values in scales.items()}
     if saved.lift is not None:
         return {**found, "lift_weights": saved.lift.weights[order], "lift_bias": saved.lift.bias[order]}
     columns = column_index(saved.columns, saved.about, saved.net.agents)[order]

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hdnn_dist.data.dataset import describe
 from hdnn_dist.data.source import Description
 from hdnn_dist.runs.opened import Opened
 from hdnn_dist.support.arguments import one_line
 from hdnn_dist.support.files import write_whole
+from hdnn_dist.training.build import described
 
 DATA = "data.json"
 
@@ -25,16 +25,19 @@ def description_of(opened: Opened) -> Description:
     """From data.json, or of the data set itself where a run has none; ``ValueError`` for a damaged file."""
     path = opened.path / DATA
     if not path.is_file():
-        return describe(opened.config.data.name, root=opened.config.data.root, graph=opened.graph)
+        return described(opened.config, opened.graph)
     try:
-        return described(json.loads(path.read_text(encoding="utf-8")))
+        return restored(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} does not describe data ({one_line(error)}): train again, or remove it") from None
 
 
-def described(content: dict[str, Any]) -> Description:
-    """The inverse of ``asdict``, after JSON: pairs are tuples, and agents are numbers."""
-    image, targets = content.get("image"), content.get("targets")
-    pair = None if image is None else tuple(image)
-    numbered = None if targets is None else {int(agent): outputs for agent, outputs in targets.items()}
-    return Description(**{**content, "image": pair, "targets": numbered})
+def restored(content: dict[str, Any]) -> Description:
+    """The inverse of ``asdict``, after JSON: lists are tuples, and agents are numbers."""
+    return Description(**{name: _typed(value) for name, value in content.items()})
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {int(agent): _typed(own) for agent, own in value.items()}
+    return tuple(map(_typed, value)) if isinstance(value, list) else value

@@ -11,7 +11,8 @@ from hdnn_dist.training.loop import Trainer
 
 def parts_of(job: Job) -> dict[str, Samples]:
     """The samples of a job by name."""
-    return {"train": job.train, "test": job.test}
+    known = {"train": job.train, "validation": job.validation, "test": job.test}
+    return {name: part for name, part in known.items() if part is not None}
 
 
 def scores(job: Job) -> dict[str, dict[str, Any]]:

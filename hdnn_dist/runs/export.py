@@ -20,7 +20,7 @@ from hdnn_dist.graph.node_files import write_json
 from hdnn_dist.model.identity import refuse_other_weights
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
 from hdnn_dist.runs.dense_file import Tensors, dense_tensors, facts, read_dense, write_dense
-from hdnn_dist.runs.description import described, save_description
+from hdnn_dist.runs.description import restored, save_description
 from hdnn_dist.runs.folder import SUMMARY, RunFolder
 from hdnn_dist.runs.opened import Opened
 from hdnn_dist.runs.outputs import views_of
@@ -71,7 +71,7 @@ def import_run(path: Path, folder: Path, overwrite: bool = False) -> Path:
         raise ValueError(f"{path} has no config, it was not exported from a run folder: train a run, and export that")
     config = parse_config(tomllib.loads(about["config"]), str(path))
     graph = CommunicationGraph.from_networkx(nx.node_link_graph(about["graph"], edges="edges"))
-    saved = bare(config, graph, described(about["description"]), connect(ALONE))
+    saved = bare(config, graph, restored(about["description"]), connect(ALONE))
     refuse_other_weights(str(path), about["weights"], saved.net.about())
     fill(saved, tensors, path)
     made = RunFolder(folder, config, overwrite, graph)

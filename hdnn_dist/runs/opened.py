@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.common_facts import same_in_world
+from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.runs.checkpoint import CHECKPOINTS, load_weights
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.model.trained import TrainedModule
+from hdnn_dist.runs.checkpoint import CHECKPOINTS, Statistics, load_statistics, load_weights, weights_folder
 from hdnn_dist.runs.folder import CONFIG, graph_of
+from hdnn_dist.runs.index import INDEX, check_file, read_index
+from hdnn_dist.support.arguments import shown
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.config_files import load_config
@@ -59,8 +65,40 @@ def open_job(opened: Opened, world: World) -> Job:
     """
     job = build(placed_on(opened.config, world), opened.graph, world)
     with agreed(job.head.everyone):
-        load_weights(job.net, job.others, opened.path / CHECKPOINTS)
+        read_weights(job.net, job.others, opened.path)
+        _refuse_other_statistics(job.statistics, local_statistics(opened.path, job.agents), job.agents)
     return job
+
+
+def read_weights(net: HDNN, others: Sequence[TrainedModule], path: Path) -> None:
+    """Set this rank's weights from those of a run folder: of the end, or of its newest complete checkpoint.
+
+    Needs no message. ``ValueError`` for weights that are missing, damaged, or of another network.
+    """
+    folder = weights_folder(path / CHECKPOINTS)
+    if (folder / INDEX).is_file():
+        files = read_index(folder).files
+        for name in sorted(name for name in files if name.startswith("rank-")):
+            check_file(folder, name, files)
+    load_weights(net, others, folder)
+
+
+def local_statistics(path: Path, agents: Agents) -> dict[int, dict[str, Tensor]]:
+    """The statistics of the data that a run keeps beside its weights, of the agents of this rank: (columns,) each."""
+    known = load_statistics(path / CHECKPOINTS)
+    return {agent: known[agent] for agent in agents.local.tolist() if agent in known}
+
+
+def _refuse_other_statistics(found: Statistics, saved: Statistics, agents: Agents) -> None:
+    """Data that are standardised otherwise than those of the run mean something else to its network."""
+    for agent, own in saved.items():
+        for name, values in own.items():
+            now, then = np.asarray(found.get(agent, {}).get(name, ())), np.asarray(values)
+            if now.shape != then.shape or not np.allclose(now, then, rtol=1e-5, atol=1e-8):
+                raise ValueError(
+                    f"{name} of the training samples of {agents.graph.named(agent)} is {shown(now.tolist())}, but was "
+                    f"{shown(then.tolist())} in the run: these are other data; give the samples to 'predict' as a file"
+                )
 
 
 def placed_on(config: Config, world: World) -> Config:

@@ -41,4 +41,5 @@ class Network(torch.nn.Module):
                 f = L.T @ f if step["gradient"] else f
                 f = {"C": J[-m:, :m], "CT": J[-m:, :m].T}[step["coupled"]] @ f if step["coupled"] else f
                 state[target] = step["scale"] * f + (0 if step["replaces"] else state[target])
-        return torch.cat(state, 1).flatten(1) @ t["readout"].T + t["readout_bias"]
+        logits = torch.cat(state, 1).flatten(1) @ t["readout"].T + t["readout_bias"]
+        return logits * t["target_std"] + t["target_mean"]

@@ -35,10 +35,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 
 def write_predictions(path: Path, ids: np.ndarray | None, found: Predictions) -> Path:
     """Write a row for each sample, its id (samples,) or its number before what was predicted; whole or not at all."""
-    numbered = np.arange(len(found)) if ids is None else ids
+    numbered = np.arange(len(found)) if ids is None else _as_text(ids)
     with whole_file(path) as partial:
         partial.write_bytes(WRITERS[path.suffix.lower()]({ID: numbered, **found.columns()}))
     return path
+
+
+def _as_text(ids: np.ndarray) -> np.ndarray:
+    """(samples,) whole numbers as they are, bytes as texts."""
+    return np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids
 
 
 def _csv(columns: ByName) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from hdnn_dist.runs.outputs import names_of
 @dataclass(frozen=True)
 class Predictions:
     """Of classification ``classes`` (samples,) and ``probabilities`` (samples, classes); else ``values`` (samples,
-    outputs), with ``names`` where they belong to agents. The others are ``None``.
+    outputs). The others are ``None``. ``names``: of the classes, or of outputs that belong to agents, if any.
     """
 
     classes: np.ndarray | None = None
@@ -34,13 +35,15 @@ class Predictions:
             return {f"value_{name}": column for name, column in zip(names, self.values.T, strict=True)}
         assert self.classes is not None
         assert self.probabilities is not None
-        each = {f"probability_{number}": column for number, column in enumerate(self.probabilities.T)}
-        return {"class": self.classes, **each}
+        names = self.names or list(map(str, range(self.probabilities.shape[1])))
+        each = {f"probability_{name}": column for name, column in zip(names, self.probabilities.T, strict=True)}
+        return {"class": self.classes if self.names is None else np.array(names)[self.classes], **each}
 
 
-def predictions(head: Head, logits: Tensor) -> Predictions:
-    """Of logits (samples, outputs)."""
+def predictions(head: Head, logits: Tensor, class_names: Sequence[str] | None = None) -> Predictions:
+    """Of logits (samples, outputs); ``class_names``: what people call the classes."""
     if not head.criterion.integer:
         return Predictions(values=logits.cpu().numpy(), names=names_of(head, head.agents.graph.label))
     two = torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
-    return Predictions(two.argmax(1).cpu().numpy(), two.softmax(1).cpu().numpy())
+    chosen, named = two.argmax(1).cpu().numpy(), None if class_names is None else list(class_names)
+    return Predictions(chosen, two.softmax(1).cpu().numpy(), names=named)

@@ -22,12 +22,12 @@ from hdnn_dist.model.head import Head
 from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.model.trained import TrainedModule
-from hdnn_dist.runs.checkpoint import CHECKPOINTS, Statistics, load_statistics, load_weights
+from hdnn_dist.runs.checkpoint import Statistics
 from hdnn_dist.runs.description import description_of
-from hdnn_dist.runs.opened import Opened, placed_on, read_run_together
+from hdnn_dist.runs.opened import Opened, local_statistics, placed_on, read_run_together, read_weights
 from hdnn_dist.runs.outputs import at_root
 from hdnn_dist.runs.predictions import Predictions, predictions
-from hdnn_dist.runs.scaling import scaling
+from hdnn_dist.runs.scaling import scaling, target_scaling
 from hdnn_dist.training.build import model
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import as_inputs, column_index, positions_of
@@ -78,8 +78,13 @@ class SavedRun:
 
     def predict(self, table: ArrayLike) -> Predictions | None:
         """What the network says of samples (samples, columns of the data set): on the root's rank; as ``logits``."""
-        logits = self.logits(table)
-        return predictions(self.head, logits) if self.head.everyone.is_root else None
+        logits = self.values(self.logits(table))
+        return self.told(logits) if self.head.everyone.is_root else None
+
+    def values(self, logits: Tensor) -> Tensor:
+        """Outputs (samples, outputs) in the units of the data; every rank has to call it where targets were scaled."""
+        mean, std = target_scaling(self.head, self.statistics)
+        return logits if not logits.shape[1] else logits * logits.new_tensor(std) + logits.new_tensor(mean)
 
     def _inputs(self, table: np.ndarray) -> Tensor:
         index = column_index(self.columns, self.about, self.net.agents)
@@ -90,6 +95,10 @@ class SavedRun:
     def _output(self, inputs: Tensor) -> Tensor:
         state = inputs if self.lift is None else self.lift(inputs)
         return at_root(self.head, self.head(self.net(state)))
+
+    def told(self, logits: Tensor) -> Predictions:
+        """What logits (samples, outputs) say, on the root's rank, in the units of the data."""
+        return predictions(self.head, logits, self.about.class_names)
 
 
 def load(path: str | Path, world: World | None = None) -> SavedRun:
@@ -106,9 +115,8 @@ def load_opened(opened: Opened, world: World) -> SavedRun:
     """The same for a run folder that has been read; every rank has to call it."""
     saved = bare(opened.config, opened.graph, description_of(opened), world)
     with agreed(saved.head.everyone):
-        load_weights(saved.net, saved.others, opened.path / CHECKPOINTS)
-        known = load_statistics(opened.path / CHECKPOINTS)
-        own = {agent: known[agent] for agent in saved.net.agents.local.tolist() if agent in known}
+        read_weights(saved.net, saved.others, opened.path)
+        own = local_statistics(opened.path, saved.net.agents)
         scaling(own, saved.columns, saved.about.columns)
     return replace(saved, statistics=own)
 
@@ -122,7 +130,7 @@ def bare(config: Config, graph: CommunicationGraph, about: Description, world: W
 
 def saved_of(job: Job) -> SavedRun:
     """The network of a job."""
-    return SavedRun(job.config, job.about, job.net, job.head, job.columns, job.lift)
+    return SavedRun(job.config, job.about, job.net, job.head, job.columns, job.lift, job.statistics)
 
 
 def checked_samples(table: ArrayLike, columns: int) -> np.ndarray:

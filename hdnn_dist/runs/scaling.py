@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from hdnn_dist.data.columns import ZERO, Columns
+from hdnn_dist.model.head import Head
 from hdnn_dist.runs.checkpoint import Statistics
+from hdnn_dist.runs.outputs import EVERY, outputs_of, places_of
 
 
 def scaling(statistics: Statistics, columns: Columns | None, total: int) -> tuple[np.ndarray, np.ndarray]:
@@ -26,3 +29,17 @@ def scaling(statistics: Statistics, columns: Columns | None, total: int) -> tupl
             )
         mean[entered], std[entered] = np.asarray(own["mean"]), np.asarray(own["std"])
     return mean, std
+
+
+def target_scaling(head: Head, statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of what is predicted, (outputs,) each; 0 and 1 where it was not scaled.
+
+    Known to the agents that predict, and summed along the tree: every rank has to call it.
+    """
+    own, places = np.zeros((2, outputs_of(head))), places_of(head)
+    for agent, known in statistics.items():
+        if "target_mean" in known:
+            place = places.get(agent, EVERY)
+            own[:, place] = np.asarray(known["target_mean"]), np.asarray(known["target_std"]) - 1
+    total = head.everyone.sum(torch.as_tensor(own, device=head.agents.world.device)).cpu().numpy()
+    return total[0], total[1] + 1

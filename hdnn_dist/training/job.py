@@ -28,13 +28,15 @@ class Samples:
 
     ``labels``: what the head's loss takes on this rank: on the root's rank class numbers (samples,) or numbers
     (samples, outputs), ``None`` elsewhere; where agents have targets of their own, (samples, outputs of the local
-    agents), agent after agent, on every rank with such agents. Both may be rows on the disk.
-    ``unit``: mean and standard deviation (outputs of this rank,) of numbers that were standardised.
+    agents), agent after agent, on every rank with such agents. Both may be rows on the disk. ``unit``: mean and
+    standard deviation (outputs of this rank,) of numbers that were standardised. ``ids``: (samples,) on the root's
+    rank, where the data have some.
     """
 
     inputs: Tensor | StoredRows
     labels: Tensor | StoredRows | None
     unit: tuple[Tensor, Tensor] | None = None
+    ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)

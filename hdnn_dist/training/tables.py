@@ -99,7 +99,7 @@ def table_samples(opened: OpenedTable, config: Config, net: HDNN, columns: Colum
     index, unit = columns.index(net.agents.local), _unit(data.statistics, net)
 
     def samples(part: Part) -> Samples:
-        return Samples(_inputs(part.inputs, index, net), _labels(part, net), unit)
+        return Samples(_inputs(part.inputs, index, net), _labels(part, net), unit, part.ids)
 
     validation = None if data.validation is None else samples(data.validation)
     return TableSamples(samples(data.train), validation, samples(data.test), data.statistics)
