@@ -240,6 +240,41 @@ def test_a_table_of_ones_own(numbers: bool, tmp_path: Path) -> None:
     assert torch.equal(hdnn_dist.load(tmp_path / "again").logits(table), saved.logits(table))
 
 
+def test_agents_that_predict_for_themselves(tmp_path: Path) -> None:
+    """On any ranks a column for each agent, by its name; the exported matrix is block-diagonal."""
+    keys = ("data.name=diffusing_field", "graph=ring:6", "readout.at=each", "readout.loss=mean_squared_error")
+    folder = train(tmp_path / "run", *keys)
+    summary = json.loads((folder / "summary.json").read_text())
+    found = json.loads(said("eval", folder, "--json"))
+    assert found["test"]["loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+    table = np.random.default_rng(2).uniform(size=(5, 6))
+    write_csv(tmp_path / "in.csv", table)
+    expected = hdnn_dist.load(folder).logits(table)
+    arguments = ("predict", str(folder), str(tmp_path / "in.csv"), "-o")
+    said(*arguments, tmp_path / "one.csv")
+    done = run("torchrun", 2, "-m", "hdnn_dist", *arguments, str(tmp_path / "two.csv"))
+    assert done.returncode == 0, done.stderr
+    for name in ("one.csv", "two.csv"):
+        found = rows(tmp_path / name)
+        assert list(found) == ["id", *(f"value_{agent}" for agent in range(6))]
+        given = np.column_stack([found[f"value_{agent}"].astype(float) for agent in range(6)])
+        assert np.allclose(given, expected, atol=1e-6)
+    said("export", folder, tmp_path / "model.safetensors")
+    network = Network(str(tmp_path / "model.safetensors"))
+    assert torch.allclose(network(torch.as_tensor(table, dtype=torch.float32)), expected, atol=1e-6)
+
+
+def test_a_run_that_was_killed_is_used_from_its_newest_checkpoint(tmp_path: Path) -> None:
+    """And a flipped byte in that is found, by the checksum of its index."""
+    folder = train(tmp_path / "run", "checkpoint.every_epochs=1")
+    for path in [*(folder / "checkpoints").glob("rank-*"), folder / "summary.json"]:
+        path.unlink()
+    assert json.loads(said("eval", folder, "--json"))["test"]["loss"] > 0
+    (shard,) = sorted((folder / "checkpoints").glob("step-*"))[-1].glob("rank-*")
+    flip(shard)
+    check_refused(["eval", str(folder)], r"rank-0\.safetensors is damaged: its checksum", tmp_path)
+
+
 @pytest.fixture(scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)])
 def on_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of several ranks under torchrun."""

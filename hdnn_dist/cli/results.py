@@ -114,4 +114,9 @@ def _tell(run: Path, found: dict[str, dict[str, Any]], as_json: bool) -> None:
 
 
 def _rows(found: dict[str, dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    return [{"samples of": name, **numbers} for name, numbers in found.items()]
+    return [{"samples of": name, **dict(map(_digits, numbers.items()))} for name, numbers in found.items()]
+
+
+def _digits(pair: tuple[str, Any]) -> tuple[str, Any]:
+    name, value = pair
+    return name, f"{value:.6g}" if isinstance(value, float) else value
