@@ -49,7 +49,7 @@ class Checkpointer:
         self.config = job.config.checkpoint
         kept = Kept(folder, job.agents.world.rank, job.is_root, self.config.keep, self.config.best)
         kept.steps = done
-        snapshot = Snapshot(trainer, getattr(job, "statistics", None))
+        snapshot = Snapshot(trainer, job.statistics)
         self.writing = Writing(trainer, snapshot, about, kept, _warn)
         self._trainer, self._asked, self._tree = trainer, asked, job.head.everyone
         self._owed, self._score = False, None

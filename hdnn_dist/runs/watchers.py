@@ -64,18 +64,19 @@ def remove_events(folder: Path) -> None:
 
 
 def numbers_of(row: Epoch) -> dict[str, float]:
-    """The numbers of an epoch under the names that charts are grouped by."""
+    """The numbers of an epoch under the names that charts are grouped by; those that there are."""
     named = {
         "loss/training": row.loss,
         "loss/test": row.test_loss,
         "accuracy/training": row.train_accuracy,
-        "accuracy/test": row.test_accuracy,
+        **{f"{name}/test": value for name, value in row.metrics.items()},
         "learning_rate": row.learning_rate,
         "pace/samples_per_second": row.samples_per_second,
         "pace/bytes_per_second": row.bytes_per_second,
         "pace/share_of_waiting": row.waiting,
+        "reconstruction_drift": row.drift,
     }
-    return named if row.drift is None else {**named, "reconstruction_drift": row.drift}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 @contextmanager
