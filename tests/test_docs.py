@@ -1,7 +1,8 @@
 """The pages of docs/ and the README: their commands run as they stand, one after the other, and the site builds.
 
 A block that cannot run here follows a comment, <!-- not run: why -->; its commands of ours are parsed all the same.
-CONFIG.toml and RUN, which pages speak of, are there.
+CONFIG.toml and RUN, which pages speak of, are there. A config that begins with its name, # mine.toml, is written; the
+Python of a page is one program.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from hdnn_dist.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^(?:<!-- not run: (?P<why>.+) -->\n)?```(?P<language>sh|python)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<why>.+) -->\n)?```(?P<language>sh|python|toml)\n(?P<text>.*?)^```$", re.M | re.S
+)
 QUICK = {"index.md"}  # of a page that many read first
 CONFIG = 'graph = "ring:4"\nepochs = 2\n[network]\nlayers = 4\n[data]\nsamples = 400\n'
 HANGS = 900
@@ -88,10 +91,21 @@ def test_the_commands_of_a_page_run(page: Path, place: Path) -> None:
     about = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     if re.search(r"\bRUN\b", page.read_text()):
         run(["hdnn-dist", "train", "CONFIG.toml", "--run-dir", "RUN"], place, about)
+    program = ""
     for language, text, runs in blocks(page):
-        if runs:
-            line = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
-            run(line, place, about)
+        if language == "toml":
+            write_config(text, place)
+        elif runs and language == "sh":
+            run(["bash", "-euo", "pipefail", "-c", text], place, about)
+        elif runs:
+            program += text
+            run([sys.executable, "-c", program], place, about)
+
+
+def write_config(text: str, place: Path) -> None:
+    named = re.match(r"# (\S+\.toml)\n", text)
+    if named is not None:
+        (place / named[1]).write_text(text)
 
 
 def run(line: list[str], place: Path, about: dict[str, str]) -> None:
