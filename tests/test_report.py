@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jobs
 import numpy as np
 import pytest
 from browser import browser
@@ -84,13 +85,31 @@ class TestFindings:
         assert found["points"].shape == (200, 2)
         assert list(found["axes"]) == ["column 0, seen by agent 0", "column 1, seen by agent 4"]
 
+    def test_what_agents_predict_is_collected_from_all_ranks(self, tmp_path: Path) -> None:
+        """Eight agents on two ranks, of which the first six are told: the same as in one process."""
+        keys = ["data.name=diffusing_field", "readout.at=each", "readout.loss=mean_squared_error", "epochs=1"]
+        some = ["data.samples=100", "network.layers=2", "network.kernel=torch", "dtype=float64"]
+        words = [word for key in (*keys, *some) for word in ("--set", key)]
+        assert hdnn_dist("train", *words, "--run-dir", str(tmp_path / "1")).exit_code == 0
+        process = jobs.run("torchrun", 2, "-m", "hdnn_dist", "train", *words, "--run-dir", str(tmp_path / "2"))
+        assert process.returncode == 0, process.stderr
+        alone, two = (json.loads((tmp_path / ranks / "judged.json").read_text()) for ranks in "12")
+        assert two["outputs"] == alone["outputs"] == [f"agent {agent}, output 0" for agent in range(6)]
+        for key in ("true", "predicted"):
+            np.testing.assert_allclose(two[key], alone[key], rtol=1e-9, atol=1e-12)
+        assert np.std(two["predicted"], axis=0).min() > 0
+        page = report_page(read_run(tmp_path / "2"))
+        assert "<dt>test rmse</dt>" in page
+        assert "<h3>Error</h3>" in page
+        assert "<h3>Predicted against true, agent 5, output 0</h3>" in page
+
 
 class TestPage:
     def test_it_has_all_that_the_folder_holds(self, run: Path) -> None:
         text = (run / "report.html").read_text()
         assert tuple(re.findall("<h2>(.*?)</h2>", text)) == SECTIONS
         for title in (
-            *("Loss", "Accuracy", "Learning rate", "Pace", "Decision regions", "Classes of the test samples"),
+            *("Loss", "Accuracy", "Scores", "Learning rate", "Pace", "Decision regions", "Classes of the test samples"),
             *("ring:8: 8 agents, 8 edges", "Pattern of Kp and Kq, in every layer", "Time by rank", "Links"),
             *("Gradient of the loss by the weights of a layer", "Keys that are not the default", "config.toml"),
         ):
@@ -121,8 +140,8 @@ class TestPage:
 
     def test_numbers_are_drawn_against_those_that_are_true(self) -> None:
         judged = {"task": "regression", "true": [[0.0, 1.0], [1.0, 2.0]], "predicted": [[0.1, 1.0], [0.9, 2.2]]}
-        cards = list(results(Record(Path(), Config(), judged=judged)))
-        assert [card.title for card in cards] == [f"Predicted against true, output {output}" for output in range(2)]
+        cards = list(results(Record(Path(), Config(), judged={**judged, "outputs": ["heat", "agent 3"]})))
+        assert [card.title for card in cards] == ["Predicted against true, heat", "Predicted against true, agent 3"]
 
     def test_many_classes_are_told_by_their_confusions(self) -> None:
         counts = np.diag(np.full(40, 9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,6 +88,26 @@ class TestPatience:
         assert len(outcome.epochs) == 1 + 3
         assert outcome.steps == 4 * Trainer(job).steps_per_epoch
         assert watched(job) is job.test
+
+
+@pytest.mark.parametrize(
+    ("keys", "known"),
+    [
+        (("stop.metric=rmse",), "classification has not (data set double_circles): use 'loss', 'accuracy', 'f1'"),
+        (
+            ("stop.metric=f1", "data.name=waves", "readout.loss=huber"),
+            "regression has not (data set waves): use 'loss', 'mae', 'rmse' or 'r2'",
+        ),
+    ],
+)
+def test_a_metric_that_the_data_have_not_is_refused(keys: Sequence[str], known: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(known)):
+        train("stop.patience=1", *keys)
+
+
+def test_a_run_of_numbers_stops_by_its_error() -> None:
+    keys = ("data.name=waves", "readout.loss=huber", "stop.metric=r2", "stop.patience=1", "stop.min_delta=10")
+    assert len(train("epochs=9", *keys)[1].epochs) == 2
 
 
 def test_pace_is_that_of_all_ranks() -> None:

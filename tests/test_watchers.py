@@ -108,6 +108,7 @@ class TestTensorBoard:
             "loss/test": "test_loss",
             "accuracy/training": "train_accuracy",
             "accuracy/test": "test_accuracy",
+            "reconstruction_drift": "drift",
             "learning_rate": "learning_rate",
             "pace/samples_per_second": "samples_per_second",
             "pace/bytes_per_second": "bytes_per_second",

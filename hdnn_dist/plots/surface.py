@@ -44,7 +44,7 @@ def draw_surface(
     figure, axes = square_figure(title)
     ends = np.concatenate([value.ravel(), given])
     scale = Normalize(ends.min(), ends.max())
-    image = axes.pcolormesh(x, y, value, shading="gouraud", cmap=SHADES, norm=scale)
+    image = axes.pcolormesh(x, y, value, shading="gouraud", cmap=SHADES, norm=scale, rasterized=True)
     axes.scatter(points[:, 0], points[:, 1], c=given, s=14, edgecolors=EDGE, linewidths=0.4, cmap=SHADES, norm=scale)
     figure.colorbar(image, ax=axes, label="predicted; of the points: the target", shrink=0.7, aspect=30)
     axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")

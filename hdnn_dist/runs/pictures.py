@@ -95,7 +95,7 @@ class Plane:
 
     @property
     def shown(self) -> tuple[np.ndarray, np.ndarray]:
-        """(ny, nx) what is decided, and (points,) the classes, or numbers, of the points; on the root's rank."""
+        """(ny, nx) what is decided, and (points,) the classes, or numbers, of what is drawn; on the root's rank."""
         assert self.decided is not None
         assert self.test.labels is not None
         labels = self.test.labels[:MOST_POINTS]

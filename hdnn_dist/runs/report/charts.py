@@ -8,19 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from hdnn_dist.data.source import CLASSIFICATION, REGRESSION
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.plots.decision import draw_decision
 from hdnn_dist.plots.scatter import draw_predictions
 from hdnn_dist.plots.sensitivity import draw_gradient_norms, draw_norms, draw_singular_values
 from hdnn_dist.plots.series import Panel, Points, draw_series
 from hdnn_dist.plots.sparsity import draw_sparsity
+from hdnn_dist.plots.surface import draw_surface
 from hdnn_dist.propagation.architectures import architecture
 from hdnn_dist.runs.pictures import LARGEST_MASK
 from hdnn_dist.runs.record import Record, Row
 from hdnn_dist.runs.report.pages import Card, picture, rendered
 from hdnn_dist.training.build import pattern_of
 
-MOST_OUTPUTS = 6  # of regression that are drawn
+METRICS = (
+    ("Error", "error of a test prediction", ("rmse", "mae")),
+    ("Share of variance explained", "r2 of the test samples", ("r2",)),
+    ("Scores", "score of the test samples", ("f1", "auc")),
+)
 MOST_NAMED = 30  # classes of a table that can be read
 
 
@@ -30,6 +36,22 @@ def curves(run: Record) -> Iterator[Card]:
         return
     for panel in panels(run):
         yield picture(partial(draw_series, panel))
+
+
+def _metrics(rows: Sequence[Row]) -> Iterator[Panel]:
+    """Accuracy, or errors, and beside them what lies between 0 and 1."""
+    known = {name for row in rows for name in row.get("metrics", {})}
+    if any(row.get("test_accuracy") is not None for row in rows):
+        right = {"training": column(rows, "train_accuracy"), "test": column(rows, "test_accuracy")}
+        yield Panel("Accuracy", right, "share of samples right")
+    for title, y, names in METRICS:
+        if shown := {name: metric(rows, name) for name in names if name in known}:
+            yield Panel(title, shown, y, log=title == "Error")
+
+
+def metric(rows: Sequence[Row], name: str) -> Points:
+    """(epochs, values) of one of the metrics of the test samples."""
+    return [row["epoch"] for row in rows], [row.get("metrics", {}).get(name) for row in rows]
 
 
 def column(rows: Sequence[Row], key: str) -> Points:
@@ -42,8 +64,7 @@ def panels(run: Record) -> Iterator[Panel]:
     rows = run.rows
     losses = {"training": column(rows, "loss"), "test": column(rows, "test_loss")}
     yield Panel("Loss", losses, "mean loss of a sample", log=True)
-    right = {"training": column(rows, "train_accuracy"), "test": column(rows, "test_accuracy")}
-    yield Panel("Accuracy", right, "share of samples right")
+    yield from _metrics(rows)
     rates = {"learning rate": column(rows, "learning_rate")}
     yield Panel("Learning rate", rates, "learning rate, last step of the epoch")
     pace = {"samples a second": column(rows, "samples_per_second")}
@@ -69,11 +90,11 @@ def sparsity(run: Record) -> Card:
 def results(run: Record) -> Iterator[Card]:
     """Decision regions, and who was taken for what, or numbers against those that are true."""
     if run.decided:
-        yield _decision(run.decided)
-    if run.judged.get("task") == "classification":
+        yield _decision(run.decided, numbers=run.judged.get("task") == REGRESSION)
+    if run.judged.get("task") == CLASSIFICATION:
         yield _counts(np.asarray(run.judged["counts"]))
     elif run.judged:
-        yield from _predictions(np.asarray(run.judged["true"]), np.asarray(run.judged["predicted"]))
+        yield from _predictions(run.judged)
 
 
 def gradients(run: Record) -> Iterator[Card]:
@@ -88,13 +109,13 @@ def gradients(run: Record) -> Iterator[Card]:
         yield picture(partial(draw_singular_values, table, about=about))
 
 
-def _decision(found: dict[str, np.ndarray]) -> Card:
-    decided = found["decided"]
-    decided = decided.astype(float) if np.issubdtype(decided.dtype, np.floating) else decided
-    shown = "Decision regions\nPoints: test samples"
+def _decision(found: dict[str, np.ndarray], numbers: bool) -> Card:
     first, second = (str(name) for name in found["axes"])
-    grid = found["x"], found["y"], decided, found["points"], found["labels"]
-    return picture(lambda path: draw_decision(*grid, path, title=shown, axes_show=(first, second)), kind="regions")
+    x, y, decided, points, labels = (found[name] for name in ("x", "y", "decided", "points", "labels"))
+    draw = draw_surface if numbers else draw_decision
+    title = f"{'What it predicts' if numbers else 'Decision regions'}\nPoints: test samples"
+    drawn = partial(draw, x, y, decided, points, labels, title=title, axes_show=(first, second))
+    return picture(drawn, kind="" if numbers else "regions")
 
 
 def _counts(counts: np.ndarray) -> Card:
@@ -130,9 +151,8 @@ def _most_confused(counts: np.ndarray) -> Any:
     return rendered("table.html", head=("true class", "taken for", "samples"), rows=rows)
 
 
-def _predictions(true: np.ndarray, predicted: np.ndarray) -> Iterator[Card]:
-    """(samples, outputs) both."""
-    for output in range(min(true.shape[1], MOST_OUTPUTS)):
-        which = f", output {output}" if true.shape[1] > 1 else ""
-        title = f"Predicted against true{which}\n{len(true)} test samples"
+def _predictions(judged: Row) -> Iterator[Card]:
+    true, predicted = (np.asarray(judged[name]) for name in ("true", "predicted"))
+    for output, name in enumerate(judged["outputs"]):
+        title = f"Predicted against true, {name}\n{len(true)} test samples"
         yield picture(partial(draw_predictions, true[:, output], predicted[:, output], title=title))

@@ -10,15 +10,13 @@ from rich.filesize import decimal
 
 from hdnn_dist.plots.series import Panel, draw_series
 from hdnn_dist.runs.record import Record
-from hdnn_dist.runs.report.charts import column
+from hdnn_dist.runs.report.charts import column, metric
 from hdnn_dist.runs.report.pages import Section, page, picture, table
 from hdnn_dist.support.markdown import plain_table
 from hdnn_dist.training.config import known_keys, value_of
 
 UNKNOWN = "-"
 RESULTS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "test accuracy": lambda found: f"{found['test_accuracy']:.4f}",
-    "training accuracy": lambda found: f"{found['train_accuracy']:.4f}",
     "test loss": lambda found: f"{found['test_loss']:.4g}",
     "training loss": lambda found: f"{found['loss']:.4g}",
     "epochs": lambda found: str(found["epochs"]),
@@ -42,17 +40,20 @@ class Comparison:
         self.runs = runs
         self.names = _names(runs)
         self.differences = _differences(runs)
-        self.results = [["finished", *("yes" if run.summary else "no" for run in runs)], *_results(runs)]
+        finished = ["finished", *("yes" if run.summary else "no" for run in runs)]
+        self.results = [finished, *_metrics(runs), *_results(runs)]
 
     def panels(self) -> list[Panel]:
-        """Test loss and test accuracy of all runs."""
-        curves = {
-            key: {name: column(run.rows, key) for name, run in zip(self.names, self.runs, strict=True)}
-            for key in ("test_loss", "test_accuracy")
-        }
+        """Test loss, and accuracy or error, of all runs."""
+        named = list(zip(self.names, self.runs, strict=True))
+        losses = {name: column(run.rows, "test_loss") for name, run in named}
+        key = (
+            "accuracy" if any("accuracy" in row.get("metrics", {}) for run in self.runs for row in run.rows) else "rmse"
+        )
+        shown = {name: metric(run.rows, key) for name, run in named}
         return [
-            Panel("Test loss", curves["test_loss"], "mean loss of a test sample", log=True, last=False),
-            Panel("Test accuracy", curves["test_accuracy"], "share of test samples right", last=False),
+            Panel("Test loss", losses, "mean loss of a test sample", log=True, last=False),
+            Panel(f"Test {key}", shown, f"{key} of the test samples", last=False),
         ]
 
     def markdown(self) -> str:
@@ -85,6 +86,14 @@ def _differences(runs: Sequence[Record]) -> Lines:
 
 def _results(runs: Sequence[Record]) -> Lines:
     return [[name, *(tell(run.summary) if run.summary else UNKNOWN for run in runs)] for name, tell in RESULTS.items()]
+
+
+def _metrics(runs: Sequence[Record]) -> Lines:
+    """Those of the test samples that any run has."""
+    found = [run.summary.get("test_metrics", {}) for run in runs]
+    names = dict.fromkeys(name for metrics in found for name in metrics)
+    cells = [[f"{metrics[name]:.4f}" if name in metrics else UNKNOWN for metrics in found] for name in names]
+    return [[f"test {name}", *row] for name, row in zip(names, cells, strict=True)]
 
 
 def _waiting(summary: dict[str, Any]) -> float:

@@ -54,7 +54,7 @@ def _tiles(run: Record) -> list[Tile]:
     if not summary:
         return [Tile("epochs", f"{len(run.rows)} of {run.config.epochs}")]
     return [
-        Tile("test accuracy", f"{summary['test_accuracy']:.4f}"),
+        *(Tile(f"test {name}", f"{value:.4g}") for name, value in summary["test_metrics"].items()),
         Tile("test loss", f"{summary['test_loss']:.4g}"),
         Tile("epochs", f"{summary['epochs']} of {run.config.epochs}"),
         Tile("seconds a step", f"{summary['seconds_per_step']:.4g}"),
