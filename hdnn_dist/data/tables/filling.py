@@ -88,7 +88,7 @@ class Filling:
                 f"lacks the id {one}, which {file.path} of {file.whose} has: add it, or set missing_ids = 'drop'"
             )
         known = at[at >= 0]
-        ordered = np.sort(known)
+        ordered = known if (known[1:] > known[:-1]).all() else np.sort(known)
         again = known[present[known]][:1].tolist() + ordered[1:][ordered[1:] == ordered[:-1]][:1].tolist()
         if again:
             raise file.error(f"has the id {told(self._known[again[0]])} twice: give each sample one row")

@@ -49,9 +49,13 @@ def positions(known: np.ndarray, ids: np.ndarray) -> np.ndarray:
         if known.dtype.kind == "i":  # some of these are no numbers
             return np.array([int(positions(known, _number(text))[0]) for text in ids.tolist()], dtype=np.int64)
         ids = as_texts(ids)
+    if not len(known):
+        return np.full(len(ids), -1)
+    if known.dtype.kind == "i" and known[-1] - known[0] == len(known) - 1:  # without gaps: nothing to search
+        return np.where((ids >= known[0]) & (ids <= known[-1]), ids - known[0], -1)
     at = np.searchsorted(known, ids)
     at[at == len(known)] = 0
-    return np.where(known[at] == ids, at, -1) if len(known) else np.full(len(ids), -1)
+    return np.where(known[at] == ids, at, -1)
 
 
 def told(one: Any) -> str:
