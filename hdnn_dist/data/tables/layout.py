@@ -43,6 +43,15 @@ def blocks(
         yield block
 
 
+def in_memory(parts: Iterator[np.ndarray], samples: int, columns: int) -> np.ndarray:
+    """(samples, columns), from blocks (rows, columns)."""
+    table, row = np.empty((samples, columns), dtype=np.float32), 0
+    for block in parts:
+        table[row : row + len(block)] = block
+        row += len(block)
+    return table
+
+
 def write_rows(folder: Path, parts: Iterator[np.ndarray]) -> None:
     """The file of rows, from blocks (rows, columns)."""
     with (folder / ROWS).open("wb") as file:

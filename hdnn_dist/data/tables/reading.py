@@ -17,7 +17,7 @@ import numpy as np
 from hdnn_dist.data.source import CLASSIFICATION, REGRESSION, Description
 from hdnn_dist.data.tables.filling import Column, Filling, columns_of, dtype_of
 from hdnn_dist.data.tables.formats import TableFile, arrow
-from hdnn_dist.data.tables.layout import blocks, moments, scale_of, statistics_of, write_rows
+from hdnn_dist.data.tables.layout import blocks, in_memory, moments, scale_of, statistics_of, write_rows
 from hdnn_dist.data.tables.parts import Part, TableData
 from hdnn_dist.data.tables.peers import Alone, Peers
 from hdnn_dist.data.tables.plan import Names
@@ -101,9 +101,9 @@ class OpenedTable:
                 scales = [scale_of(self.table, scratch, column, train) for column in columns]
                 parts = blocks(scratch, order, columns, scales)
                 if folder is None:
-                    rows = self._memory_parts(columns, np.concatenate(list(parts)), counts)
+                    rows = self._memory_parts(columns, in_memory(parts, len(order), len(columns)), counts)
                 else:
-                    with whole_folder(folder) as partial:
+                    with whole_folder(folder, lambda: find(folder, len(columns)) is not None) as partial:
                         write_rows(partial, parts)
                         write_about(partial, order, counts, scales)
                     rows = self._file_parts(columns, Stored(folder, order, counts, scales))

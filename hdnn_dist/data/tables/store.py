@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,16 +68,28 @@ def find(folder: Path, width: int) -> Stored | None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Where to write: a folder beside it, which takes its name at the end of the block, or is removed."""
+def whole_folder(folder: Path, fits: Callable[[], bool]) -> Iterator[Path]:
+    """Where to write: a folder beside it, which takes its name at the end of the block, or is removed.
+
+    One that fits and has come there in the meantime, from a job or rank with the same agents, stays.
+    """
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     partial.mkdir(parents=True)
     try:
         yield partial
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        if not fits():
+            shutil.rmtree(folder, ignore_errors=True)
+        _rename(partial, folder, fits)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _rename(partial: Path, folder: Path, fits: Callable[[], bool]) -> None:
+    try:
+        os.rename(partial, folder)
+    except OSError:
+        if not fits():
+            raise
 
 
 def write_about(folder: Path, order: np.ndarray, counts: tuple[int, int, int], scales: list[Scale]) -> None:
