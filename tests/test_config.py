@@ -115,8 +115,8 @@ def test_overrides_win_over_the_file_and_the_last_over_the_first(tmp_path: Path)
 def test_every_key_that_is_known_can_be_set() -> None:
     """Fails if ``known_keys`` offers a key that does not exist."""
     for key in known_keys():
-        with pytest.raises(ConfigError, match=rf"^--set: {key} is \{{'x': 'y'}}: it should be "):
-            load_config(None, [f"{key}.x=y"])
+        with pytest.raises(ConfigError, match=rf"^--set: {key} is \{{'x': 1.5}}: it should be "):
+            load_config(None, [f"{key}.x=1.5"])
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ WRONG: dict[str, tuple[str, str]] = {
     "no section": ("layers=3", "unknown key 'layers': did you mean 'network.layers'?"),
     "no section, and short": ("at=all", "unknown key 'at': did you mean 'readout.at'?"),
     "like no key": ("zzzqqq=1", "unknown key 'zzzqqq': there are seed, dtype, epochs, "),
-    "like no key of a section": ("data.zzzqqq=1", "unknown key 'data.zzzqqq': there are data.name, "),
+    "like no key of a section": ("data.zzzqqq=1", "unknown key 'data.zzzqqq': there are data.source, data.name, "),
     "astronomically many layers": ("network.layers=99999999999", "should be less than or equal to 2147483647"),
     "astronomically many epochs": ("epochs=99999999999999999999", "should be less than or equal to 2147483647"),
     "a batch of any size": ("batch_size=99999999999999999999", "should be less than or equal to 2147483647"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -459,16 +458,3 @@ def test_an_export_keeps_what_is_there(form: str, trained: Path, tmp_path: Path)
 def test_samples_in_python_are_checked(table: Any, words: str, trained: Path) -> None:
     with pytest.raises(ValueError, match=words):
         hdnn_dist.load(trained).logits(table)
-
-
-def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of the page, then its lines of Python."""
-    monkeypatch.chdir(tmp_path)
-    page = PAGE.read_text()
-    for line in re.findall(r"^    hdnn-dist (.*)$", page, re.M):
-        said(*shlex.split(line))
-    (block,) = [text for text in re.findall(r"```python\n(.*?)```", page, re.S) if "hdnn_dist.load" in text]
-    exec(block, {})
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "runs", "predicted.csv", "circles.safetensors", "circles.pt2"
-    }  # fmt: skip

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -192,18 +190,3 @@ def peak(folder: Path, *settings: str) -> int:
     assert status == 0
     assert isinstance(usage, resource.struct_rusage)
     return usage.ru_maxrss * 1024
-
-
-def test_the_example_of_the_page_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/data.md, block by block: the files, the config, and the same in Python."""
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "data.md").read_text(encoding="utf-8"), re.DOTALL)
-    (_, files), (_, config), (_, code) = blocks
-    exec(files, {})
-    (tmp_path / "mine.toml").write_text(config)
-    job = job_of(tmp_path, "network.kernel=torch", "epochs=1")
-    Trainer(job).run(lambda epoch, step: None, lambda row: None)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert names["x"].shape == (32, 8)
-    assert len(names["labels"]) == 32

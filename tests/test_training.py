@@ -266,6 +266,7 @@ class TestAgreement:
         """Rank 0 of 3, and what the others add to each of its sums."""
         others: Iterator[Tensor] = iter(from_other_ranks)
         world = SimpleNamespace(rank=0, size=3, device=torch.device("cpu"))
+        world.job, world.of_replicas = world, lambda values: values.unsqueeze(0)
         sent: list[Tensor] = []
         tree = SimpleNamespace(
             agents=SimpleNamespace(world=world),
