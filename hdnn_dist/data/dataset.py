@@ -22,6 +22,8 @@ from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
 from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
+from hdnn_dist.data.power_grid import NAME as POWER_GRID
+from hdnn_dist.data.power_grid import PowerGrid
 from hdnn_dist.data.regression import REGRESSIONS
 from hdnn_dist.data.source import CLASSIFICATION, Description, GraphSource, Request, Source, Split, Values
 from hdnn_dist.data.synthetic import SYNTHETIC
@@ -33,6 +35,7 @@ SOURCES: dict[str, Source | GraphSource] = {
     DIGITS: Digits(),
     MNIST: Mnist(),
     **{source.name: source for source in REGRESSIONS},
+    POWER_GRID: PowerGrid(),
 }
 """Every known source by name; add one to make it loadable."""
 

@@ -28,7 +28,7 @@ class Description:
     classes: how many classes, or numbers that are predicted of a sample, those of all agents together.
     targets: agent -> how many numbers it predicts itself, where agents have targets of their own; None where labels, of
     whatever task, are at the root.
-    assignment: agent -> the columns that it sees, where the data themselves say so; None where a config does.
+    assignment: agent -> the columns that it sees unless a config says otherwise; None where they are spread evenly.
     class_names: what people call the classes, in the order of their numbers; None where they are numbers.
     """
 

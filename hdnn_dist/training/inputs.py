@@ -18,15 +18,11 @@ from hdnn_dist.training.config import Config
 
 
 def columns_of(config: Config, about: Description, graph: CommunicationGraph, features: np.ndarray) -> Columns | None:
-    """Which columns of the data set enter at which agent of the graph, from the data or else the config.
+    """Which columns of the data set enter at which agent of the graph, from the config or else the data.
 
-    ``features``: (agents,).
-
-    ``None`` where a lift shows whole images to every agent.
+    ``features``: (agents,). ``None`` where a lift shows whole images to every agent.
     """
     chosen = config.data
-    if about.assignment is not None:
-        return Columns.from_mapping(about.assignment, about.columns, features.tolist(), graph.named)
     if config.network.lift is not None:
         _check_lift(config, about)
         return None
@@ -38,6 +34,8 @@ def columns_of(config: Config, about: Description, graph: CommunicationGraph, fe
         return Columns.from_mapping(columns, about.columns, features.tolist(), graph.named)
     if chosen.patch is not None:
         return Columns.patches(about.image, chosen.patch, features.tolist())
+    if about.assignment is not None:
+        return Columns.from_mapping(about.assignment, about.columns, features.tolist(), graph.named)
     return Columns.spread(about.columns, features.tolist())
 
 
