@@ -105,5 +105,6 @@ def _lines(done: int, total: int) -> Callable[[Task, Result], None]:
 
 
 def _told(task: Task, result: Result) -> str:
-    accuracy = "diverged" if result.accuracy is None else f"{result.accuracy:.4f}"
-    return f"{task.cell}, seed {task.seed}: {accuracy}, {result.seconds:.1f} s"
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
+    found = figures or ("diverged" if result.accuracy is None else f"{result.accuracy:.4f}")
+    return f"{task.cell}, seed {task.seed}: {found}, {result.seconds:.1f} s"

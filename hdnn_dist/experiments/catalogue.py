@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hdnn_dist.experiments import architectures, mnist_channels, mnist_patches, reach, topologies
+from hdnn_dist.experiments import architectures, mnist_channels, mnist_patches, power, reach, sensors, topologies
 from hdnn_dist.experiments.cells import Experiment
 from hdnn_dist.support.arguments import named
 
@@ -14,6 +14,8 @@ EXPERIMENTS = {
         mnist_channels.EXPERIMENT,
         mnist_patches.EXPERIMENT,
         reach.EXPERIMENT,
+        power.EXPERIMENT,
+        sensors.EXPERIMENT,
     )
 }
 

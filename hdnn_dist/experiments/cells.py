@@ -6,12 +6,13 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.config_files import load_config
+from hdnn_dist.training.job import Job
 
 CONFIGS = Path(__file__).parents[2] / "launch" / "configs"
 
@@ -44,15 +45,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """What one training gave. ``accuracy``: on the test samples, after the last epoch; None where the loss diverged.
+    """What one training gave. ``accuracy``: on the test samples, after the last epoch; None where the loss diverged,
+    and where numbers are learned.
 
-    ``messages_per_step``, ``bytes_per_step``: between the agents of the graph, forward and backward.
+    ``messages_per_step``, ``bytes_per_step``: between the agents of the graph, forward and backward. ``figures``: what
+    the experiment measures beside them; none where the loss diverged.
     """
 
     accuracy: float | None
     seconds: float
     messages_per_step: float
     bytes_per_step: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class Finding:
         """Of one training step, the median."""
         return statistics.median(result.bytes_per_step for result in self.results)
 
+    def figure(self, name: str) -> list[float]:
+        """What each training measured; infinity, the worst error, where it diverged."""
+        return [result.figures.get(name, math.inf) for result in self.results]
+
     @property
     def _accuracies(self) -> list[float]:
         return [-math.inf if result.accuracy is None else result.accuracy for result in self.results]
@@ -96,7 +104,8 @@ class Experiment:
 
     ``compares``: what the table compares, in a few sentences. ``table``: the findings as a Markdown table.
     ``headline``: the figures that sum them up, in one line that fits into a cell of a table. ``draw``: a picture of
-    them into a file. ``seeds``: how many unless told otherwise. ``reads_files``: whether it needs the files of MNIST,
+    them into a file. ``measure``: figures from what was trained, on the test samples; ``judged_by``: what is measured.
+    ``seeds``: how many unless told otherwise. ``reads_files``: whether it needs the files of MNIST,
     in the folder ``data.root`` of its configs.
     """
 
@@ -107,6 +116,8 @@ class Experiment:
     table: Callable[[Findings], str]
     headline: Callable[[Findings], str]
     draw: Callable[[Findings, Path], Path] | None = None
+    measure: Callable[[Job], Mapping[str, float]] | None = None
+    judged_by: str = "Test accuracy after the last epoch"
     seeds: int = 3
     reads_files: bool = False
 

@@ -59,7 +59,7 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
         experiment.table(found),
         *(f"![{experiment.title}]({path.name})" for path in pictures),
         f"Made by `{command}`, {MADE} {VERSION} and torch {torch.__version__}. "
-        f"Test accuracy after the last epoch, {_shown(found)}; seconds are of one training. Every result, with its "
+        f"{experiment.judged_by}, {_shown(found)}; seconds are of one training. Every result, with its "
         f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
     ]
     write_whole(output.page, "\n\n".join(parts) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,21 +19,29 @@ from hdnn_dist.experiments.records import Records
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config import Config
+from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import DivergenceError, Outcome, Trainer
+
+Measure = Callable[[Job], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training: a cell, a seed, and the config of both."""
+    """One training: a cell, a seed, the config of both, and what is measured then."""
 
     cell: Cell
     seed: int
     config: Config
+    measure: Measure | None = None
 
 
 def tasks(experiment: Experiment, seeds: int, root: str | None) -> list[Task]:
     """All trainings, seed after seed. Raises ``ConfigError``."""
-    return [Task(cell, seed, cell.settings(seed, root)) for seed in range(seeds) for cell in experiment.cells]
+    return [
+        Task(cell, seed, cell.settings(seed, root), experiment.measure)
+        for seed in range(seeds)
+        for cell in experiment.cells
+    ]
 
 
 def missing(wanted: Sequence[Task], records: Records) -> list[Task]:
@@ -59,8 +67,8 @@ def findings(experiment: Experiment, wanted: Sequence[Task], records: Records) -
     return [Finding(cell, tuple(results[id(cell)])) for cell in experiment.cells]
 
 
-def train(config: Config) -> Result:
-    """Train one config, all agents in this process. Raises ``ValueError`` for what cannot be built.
+def train(config: Config, measure: Measure | None = None) -> Result:
+    """Train one config, all agents in this process, and measure. Raises ``ValueError`` for what cannot be built.
 
     A loss that is no longer finite is a result too.
     """
@@ -71,24 +79,29 @@ def train(config: Config) -> Result:
             outcome = trainer.run(lambda epoch, step: None, lambda row: None)
         except DivergenceError:
             return Result(None, time.perf_counter() - began, 0.0, 0.0)
-        return _result(outcome, trainer.evaluate(trainer.job.test).accuracy)
+        figures = {} if measure is None else dict(measure(trainer.job))
+        return _result(outcome, trainer.evaluate(trainer.job.test).accuracy, figures)
 
 
-def _result(outcome: Outcome, accuracy: float | None) -> Result:
+def _result(outcome: Outcome, accuracy: float | None, figures: dict[str, float]) -> Result:
     steps = max(outcome.steps, 1)
     traffic = outcome.traffic
-    return Result(accuracy, outcome.seconds, traffic.messages / steps, traffic.bytes / steps)
+    return Result(accuracy, outcome.seconds, traffic.messages / steps, traffic.bytes / steps, figures)
+
+
+def _trained(task: Task) -> Result:
+    return train(task.config) if task.measure is None else train(task.config, task.measure)
 
 
 def _here(todo: Sequence[Task]) -> Iterator[tuple[Task, Result]]:
     for task in todo:
         torch.set_num_threads(task.config.threads)
-        yield task, train(task.config)
+        yield task, _trained(task)
 
 
 def _elsewhere(todo: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Result]]:
     with _pool(jobs) as pool:
-        waiting = {pool.submit(train, task.config): task for task in todo}
+        waiting = {pool.submit(_trained, task): task for task in todo}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
 

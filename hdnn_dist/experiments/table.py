@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ def median_and_worst(finding: Finding) -> str:
     """``0.9990 (0.9875)``; the accuracy alone where there is one seed."""
     worst = f" ({accuracy(finding.worst)})" if len(finding.results) > 1 else ""
     return f"{accuracy(finding.median)}{worst}"
+
+
+def median_figure(finding: Finding, name: str, worst: bool = True) -> str:
+    """Of an error that was measured: three digits, with the largest of the seeds where there are several."""
+    errors = finding.figure(name)
+    shown = DIVERGED if math.isinf(max(errors)) else f"{statistics.median(errors):.3g}"
+    return f"{shown} ({max(errors):.3g})" if worst and len(errors) > 1 else shown
 
 
 def median_range(findings: Findings) -> str:

@@ -1,0 +1,78 @@
+"""Experiment 7: one sensor of a network predicts what it will measure next, beside the last value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hdnn_dist.experiments.baselines import centralised
+from hdnn_dist.experiments.cells import Cell, Experiment, Findings
+from hdnn_dist.experiments.table import median_figure, seconds
+from hdnn_dist.support.markdown import plain_table
+from hdnn_dist.training.job import Job, Samples
+
+METHODS = {
+    "H2": "H2, a sensor an agent",
+    "MLP": "MLP that sees all sensors",
+    "last": "the last value of the sensor itself",
+    "mean": "mean of the training samples",
+}
+
+
+def measure(job: Job) -> Mapping[str, float]:
+    """Mean absolute errors of the predicting sensor over the test samples, by method."""
+    (agent,) = job.about.targets or {}
+    train, test, known = job.train, job.test, _answers(job.test)
+    with torch.no_grad():
+        ours = torch.cat([job.head(job.forward(part)) for part in test.inputs.split(500)])
+    predicted = {
+        "H2": ours,
+        "MLP": centralised(train.inputs, _answers(train), test.inputs, job.config.seed),
+        "last": test.inputs[:, [_column(job, agent)]],
+        "mean": _answers(train).mean(0).expand_as(known),
+    }
+    return {name: float((found - known).abs().mean()) for name, found in predicted.items()}
+
+
+def _column(job: Job, agent: int) -> int:
+    """Where what an agent measures lies among the inputs."""
+    return int(job.net.features[:agent].sum())
+
+
+def _answers(samples: Samples) -> Tensor:
+    assert samples.labels is not None
+    return samples.labels
+
+
+def _table(found: Findings) -> str:
+    (finding,) = found
+    rows = [[title, median_figure(finding, name)] for name, title in METHODS.items()]
+    return f"{finding.cell}, {seconds(finding.seconds)} s:\n\n{plain_table(['predicted by', 'error'], rows)}"
+
+
+def _headline(found: Findings) -> str:
+    shown = [
+        f"{name} {median_figure(found[0], key, worst=False)}" for key, name in (("H2", "H2"), ("last", "last value"))
+    ]
+    return f"mean absolute error: {', '.join(shown)}"
+
+
+EXPERIMENT = Experiment(
+    name="sensors",
+    title="A sensor predicts what it will measure next",
+    compares=(
+        "Heat spreads over the 37 nodes of the research network GEANT as of 2010, from the Internet Topology Zoo. "
+        "Every node is a sensor that measures its own value, with noise; the one in the middle predicts its value "
+        "three steps later, and it alone knows the answers. Beside it, on the same 2000 test samples: a centralised "
+        "multilayer perceptron that sees all sensors, the last value of the sensor itself, and the mean. Mean "
+        "absolute errors."
+    ),
+    cells=(Cell({"graph": "Geant2010"}, "sensors_geant37.toml"),),
+    table=_table,
+    headline=_headline,
+    measure=measure,
+    judged_by="Mean absolute errors on the test samples after the last epoch",
+    seeds=3,
+)
