@@ -87,7 +87,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "checkpoint.every_epochs": ("2",),
     "checkpoint.every_minutes": ("5.0",),
     "checkpoint.keep": ("3",),
-    "checkpoint.best": ("test_loss",),
+    "checkpoint.best": ("loss",),
     "optimizer.name": ("sgd",),
     "optimizer.learning_rate": ("0.01",),
     "optimizer.weight_decay": ("0.1",),

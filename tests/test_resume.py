@@ -132,7 +132,7 @@ def test_none_on_a_short_run(tmp_path: Path) -> None:
 
 
 def test_the_best_stays(tmp_path: Path) -> None:
-    rows = train(trainer("checkpoint.best=test_loss", "checkpoint.keep=1", "epochs=4"), tmp_path)
+    rows = train(trainer("checkpoint.best=loss", "checkpoint.keep=1", "epochs=4"), tmp_path)
     best = min(rows, key=lambda row: row.test_loss)
     indices = {index.step: index for index in map(read_index, complete(tmp_path))}
     assert set(indices) == {best.epoch * STEPS, 4 * STEPS}

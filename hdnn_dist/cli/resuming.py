@@ -24,6 +24,7 @@ from hdnn_dist.runs.told import told_text
 from hdnn_dist.support.asked import Asked
 from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Trainer
+from hdnn_dist.training.stopping import watched
 
 AUTO = "auto"
 TRY_AGAIN = 75  # EX_TEMPFAIL: the job has left, and the same command goes on
@@ -165,8 +166,8 @@ def _scores(folder: Path, best: str | None) -> dict[int, float | None]:
     scores = {}
     for path in complete(folder):
         index = read_index(path)
-        row = index.rows[-1] if index.rows and index.at == 0 else {}
-        scores[index.step] = row.get(best) if best else None
+        known = best is not None and index.rows and index.at == 0
+        scores[index.step] = watched(index.rows[-1], str(best)) if known else None
     return scores
 
 

@@ -15,7 +15,7 @@ from hdnn_dist.experiments.baselines import centralised
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.table import median_figure, seconds
 from hdnn_dist.support.markdown import plain_table
-from hdnn_dist.training.job import Job, Samples
+from hdnn_dist.training.job import Job
 
 METHODS = {
     "H2": "H2, a bus an agent",
@@ -56,15 +56,10 @@ def _flows(job: Job) -> Flows:
 
 def _learned(job: Job) -> dict[str, torch.Tensor]:
     """(test samples, 2 buses), standardised."""
-    train, test = job.train, job.test
+    (inputs, answers), (test, _) = job.train.whole(), job.test.whole()
     with torch.no_grad():
-        ours = torch.cat([job.head(job.forward(part)) for part in test.inputs.split(500)])
-    return {"H2": ours, "MLP": centralised(train.inputs, _answers(train), test.inputs, job.config.seed)}
-
-
-def _answers(samples: Samples) -> torch.Tensor:
-    assert samples.labels is not None
-    return samples.labels
+        ours = torch.cat([job.head(job.forward(part)) for part in test.split(500)])
+    return {"H2": ours, "MLP": centralised(inputs, answers, test, job.config.seed)}
 
 
 def _by_bus(predicted: torch.Tensor) -> Values:

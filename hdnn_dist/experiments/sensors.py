@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from hdnn_dist.experiments.baselines import centralised
 from hdnn_dist.experiments.cells import Cell, Experiment, Findings
 from hdnn_dist.experiments.table import median_figure, seconds
 from hdnn_dist.support.markdown import plain_table
-from hdnn_dist.training.job import Job, Samples
+from hdnn_dist.training.job import Job
 
 METHODS = {
     "H2": "H2, a sensor an agent",
@@ -24,14 +23,14 @@ METHODS = {
 def measure(job: Job) -> Mapping[str, float]:
     """Mean absolute errors of the predicting sensor over the test samples, by method."""
     (agent,) = job.about.targets or {}
-    train, test, known = job.train, job.test, _answers(job.test)
+    (inputs, answers), (test, known) = job.train.whole(), job.test.whole()
     with torch.no_grad():
-        ours = torch.cat([job.head(job.forward(part)) for part in test.inputs.split(500)])
+        ours = torch.cat([job.head(job.forward(part)) for part in test.split(500)])
     predicted = {
         "H2": ours,
-        "MLP": centralised(train.inputs, _answers(train), test.inputs, job.config.seed),
-        "last": test.inputs[:, [_column(job, agent)]],
-        "mean": _answers(train).mean(0).expand_as(known),
+        "MLP": centralised(inputs, answers, test, job.config.seed),
+        "last": test[:, [_column(job, agent)]],
+        "mean": answers.mean(0).expand_as(known),
     }
     return {name: float((found - known).abs().mean()) for name, found in predicted.items()}
 
@@ -39,11 +38,6 @@ def measure(job: Job) -> Mapping[str, float]:
 def _column(job: Job, agent: int) -> int:
     """Where what an agent measures lies among the inputs."""
     return int(job.net.features[:agent].sum())
-
-
-def _answers(samples: Samples) -> Tensor:
-    assert samples.labels is not None
-    return samples.labels
 
 
 def _table(found: Findings) -> str:

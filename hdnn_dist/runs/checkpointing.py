@@ -21,6 +21,7 @@ from hdnn_dist.runs.snapshot import Snapshot
 from hdnn_dist.runs.stages import IDLE, Facts, Writing
 from hdnn_dist.support.asked import Asked
 from hdnn_dist.training.loop import Epoch, Trainer
+from hdnn_dist.training.stopping import watched
 
 PERIOD = 1.0  # seconds between two talks of the ranks, about
 
@@ -161,7 +162,7 @@ class Checkpointer:
         return bool(self.config.every_steps or self.config.every_epochs or self.config.best)
 
     def _score_of(self, row: Epoch) -> float | None:
-        return None if self.config.best is None else float(getattr(row, self.config.best))
+        return None if self.config.best is None else watched(vars(row), self.config.best)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from hdnn_dist.runs.index import INDEX, step_folder
 from hdnn_dist.runs.snapshot import STATE, WEIGHTS
-
-HIGHER_IS_BETTER = {"test_accuracy": True, "test_loss": False}
+from hdnn_dist.training.stopping import sign_of
 
 
 class Kept:
@@ -36,7 +35,7 @@ class Kept:
         scores = {step: score for step, score in self.steps.items() if score is not None and score == score}
         if self._best is None or not scores:
             return None
-        sign = -1 if HIGHER_IS_BETTER[self._best] else 1
+        sign = sign_of(self._best)
         return min(scores, key=lambda step: (sign * scores[step], step))
 
     def is_better(self, score: float | None) -> bool:
@@ -44,7 +43,7 @@ class Kept:
         if self._best is None or score is None:
             return False
         known = None if self.best is None else self.steps[self.best]
-        return known is None or (score > known if HIGHER_IS_BETTER[self._best] else score < known)
+        return known is None or sign_of(self._best) * (score - known) < 0
 
     def told(self) -> str:
         """For people: which is the newest."""

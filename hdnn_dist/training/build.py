@@ -27,7 +27,7 @@ from hdnn_dist.training.inputs import as_inputs, as_labels, column_index, column
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.objective import balance, check_objective, make_head
 from hdnn_dist.training.regularization import SpectralProjection
-from hdnn_dist.training.stopping import check_stop
+from hdnn_dist.training.stopping import check_watched
 from hdnn_dist.training.tables import TABLE, opened_table, table_samples
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -81,7 +81,7 @@ class Model(NamedTuple):
 def model(config: Config, about: Description, agents: Agents) -> Model:
     """Build all that needs no data; raises ``ValueError`` for what cannot be built."""
     check_objective(config.readout, about)
-    check_stop(config.stop, about)
+    check_watched(config, about)
     net = _network(config, agents)
     project = _projection(config, net)
     columns = columns_of(config, about, agents.graph, net.features)

@@ -121,27 +121,30 @@ class PenaltyConfig(Section):
     bound: Annotated[float, Field(gt=1, le=LARGEST)] | None = None
 
 
+Metric = Literal["loss", "accuracy", "f1", "auc", "mae", "rmse", "r2"]  # of validation samples, or else of test samples
+
+
 class StopConfig(Section):
-    """When to end before the last epoch: after ``patience`` epochs in a row in which ``metric``, of the samples that
-    are watched, was not better than the best so far by more than ``min_delta``; never without ``patience``.
+    """When to end before the last epoch: after ``patience`` epochs in a row in which ``metric`` was not better than the
+    best so far by more than ``min_delta``; never without ``patience``.
     """
 
     patience: Count | None = None
     min_delta: NotNegative = 0.0
-    metric: Literal["loss", "accuracy", "f1", "auc", "mae", "rmse", "r2"] = "loss"
+    metric: Metric = "loss"
 
 
 class CheckpointConfig(Section):
     """When a checkpoint is made, 0 for never: after so many steps, epochs, minutes, or whichever comes first.
 
-    ``keep``: how many of the last ones stay; ``best``: which score decides of the one that stays besides.
+    ``keep``: how many of the last ones stay; ``best``: what decides of the one that stays besides.
     """
 
     every_steps: Annotated[int, Field(ge=0, le=MOST)] = 0
     every_epochs: Annotated[int, Field(ge=0, le=MOST)] = 0
     every_minutes: NotNegative = 10.0
     keep: Count = 2
-    best: Literal["test_loss", "test_accuracy"] | None = None
+    best: Metric | None = None
 
 
 class Config(Section):

@@ -46,6 +46,11 @@ class Samples:
         labels = None if self.labels is None else self.labels.index_select(0, index)
         return self.inputs.index_select(0, index), labels
 
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels of all samples, in memory, on a rank with labels."""
+        assert self.labels is not None
+        return self.inputs[:], self.labels[:]
+
     def class_counts(self, classes: int) -> Tensor:
         """(classes,) how many samples have each, on the rank with the labels."""
         assert isinstance(self.labels, Tensor)  # classes are kept in memory

@@ -20,7 +20,7 @@ from hdnn_dist.training.optimizers import make_optimizer, make_schedule
 from hdnn_dist.training.pace import pace
 from hdnn_dist.training.replicas import Shares
 from hdnn_dist.training.step import Step
-from hdnn_dist.training.stopping import Patience, watched
+from hdnn_dist.training.stopping import Patience
 
 EVALUATION_BATCH = 500
 RECENT = 50  # steps
@@ -50,8 +50,8 @@ class Epoch:
     """What one epoch gives; a line of metrics.jsonl. ``loss`` and ``train_accuracy`` are means over its batches.
 
     ``metrics``: of the test samples, see ``Score``; accuracies are None where numbers are learned. ``gradients``: of
-    its steps, lines of gradients.jsonl; none unless the config asks for them. ``watched``: what decides whether to
-    stop, where the config says so. The last three are those of ``Pace``.
+    its steps, lines of gradients.jsonl; none unless the config asks for them. ``validation``: loss and metrics of
+    the validation samples, where there are some. The last three are those of ``Pace``.
     """
 
     epoch: int
@@ -64,7 +64,7 @@ class Epoch:
     drift: float | None
     gradients: Sequence[StepGradients] = ()
     metrics: Metrics = field(default_factory=dict)
-    watched: float | None = None
+    validation: Metrics | None = None
     samples_per_second: float = 0.0
     bytes_per_second: float = 0.0
     waiting: float = 0.0
@@ -142,7 +142,7 @@ class Trainer:
     def _ends(self) -> bool:
         """Whether all epochs are done, or what is watched has not become better for too long."""
         stop, rows = self.job.config.stop, self.rows
-        return len(rows) == self.job.config.epochs or Patience(stop).over_all(row.watched for row in rows)
+        return len(rows) == self.job.config.epochs or Patience(stop).over_all(map(vars, rows))
 
     @property
     def recent_loss(self) -> float:
@@ -175,13 +175,12 @@ class Trainer:
                 index, _ = self.shares.of(torch.arange(count, device=self.job.net.weights.device))
                 self.job.forward(self.job.train.batch(index)[0])
 
-    def _watched(self) -> float | None:
-        """What decides whether to stop, where the config says so; of the test set it is known already."""
-        stop, samples = self.job.config.stop, watched(self.job)
-        if stop.patience is None:
+    def _validated(self) -> Metrics | None:
+        """Loss and metrics of the validation samples, where there are some."""
+        if self.job.validation is None:
             return None
-        score = self._score if samples is self.job.test else self.evaluate(samples)
-        return {"loss": score.loss, **score.metrics}.get(stop.metric, math.nan)
+        score = self.evaluate(self.job.validation)
+        return {"loss": score.loss, **score.metrics}
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
         config, waited = self.job.config, self.job.agents.waited
@@ -205,7 +204,7 @@ class Trainer:
         sent, here = self._traffic.bytes - start.bytes, sum(size for size, *_ in results[done:])
         speed = pace(self.job.head.everyone, here, seconds, waited, sent)
         gradients = [] if self.record is None else self.record.take()
-        self._score = score = self.evaluate(self.job.test)
+        score = self.evaluate(self.job.test)
         self._check_epoch(epoch, loss_sum / len(self.job.train), score.loss)
         return Epoch(
             epoch=epoch + 1,
@@ -218,7 +217,7 @@ class Trainer:
             drift=self.job.net.drift,
             gradients=gradients,
             metrics=score.metrics,
-            watched=self._watched(),
+            validation=self._validated(),
             **vars(speed),
         )
 

@@ -1,31 +1,39 @@
-"""When a run may end before its last epoch: once what is watched no longer gets better."""
+"""What says which epoch is the best, and when a run may end before its last: once that no longer gets better."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hdnn_dist.data.source import CLASSIFICATION, REGRESSION, Description
 from hdnn_dist.model.metrics import LOWER_IS_BETTER
-from hdnn_dist.training.config import StopConfig
-from hdnn_dist.training.job import Job, Samples
+from hdnn_dist.training.config import Config, StopConfig
 
 METRICS = {REGRESSION: ("loss", "mae", "rmse", "r2"), CLASSIFICATION: ("loss", "accuracy", "f1", "auc")}
 
 
-def check_stop(config: StopConfig, about: Description) -> None:
+def check_watched(config: Config, about: Description) -> None:
     """``ValueError`` for a metric that the data do not have."""
-    known = METRICS[about.task]
-    if config.patience is not None and config.metric not in known:
-        raise ValueError(
-            f"stop.metric is {config.metric!r}, which {about.task} has not (data set {about.name}): use "
-            f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
-        )
+    known, stop = METRICS[about.task], config.stop
+    asked = {"stop.metric": None if stop.patience is None else stop.metric, "checkpoint.best": config.checkpoint.best}
+    for key, metric in asked.items():
+        if metric is not None and metric not in known:
+            raise ValueError(
+                f"{key} is {metric!r}, which {about.task} has not (data set {about.name}): use "
+                f"{', '.join(map(repr, known[:-1]))} or {known[-1]!r}"
+            )
 
 
-def watched(job: Job) -> Samples:
-    """The samples that decide when a run stops: those for validation, where there are some."""
-    return job.test if job.validation is None else job.validation
+def watched(row: Mapping[str, Any], metric: str) -> float:
+    """Of an epoch (its ``vars``), the metric of the validation samples, or of the test samples where there are none."""
+    numbers = row["validation"] or {"loss": row["test_loss"], **row["metrics"]}
+    return float(numbers.get(metric, math.nan))
+
+
+def sign_of(metric: str) -> float:
+    """1 where less is better, -1 where more is."""
+    return 1.0 if metric in ("loss", *LOWER_IS_BETTER) else -1.0
 
 
 class Patience:
@@ -36,12 +44,13 @@ class Patience:
 
     def __init__(self, config: StopConfig) -> None:
         self._config = config
-        self._sign = 1.0 if config.metric in ("loss", *LOWER_IS_BETTER) else -1.0
+        self._sign = sign_of(config.metric)
         self.best, self.since = math.inf, 0
 
-    def over_all(self, values: Iterable[float | None]) -> bool:
+    def over_all(self, rows: Iterable[Mapping[str, Any]]) -> bool:
         """Whether one of these epochs, one after the other, was one too many."""
-        return self._config.patience is not None and any(self.over(value) for value in values if value is not None)
+        limited, metric = self._config.patience is not None, self._config.metric
+        return limited and any(self.over(watched(row, metric)) for row in rows)
 
     def over(self, value: float) -> bool:
         """Take the value of one more epoch; whether it was one too many."""
