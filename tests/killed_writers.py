@@ -30,16 +30,24 @@ def write(folder: Path) -> None:
     new.run(checkpoints.on_step, checkpoints.on_epoch)
 
 
-def killed(folder: Path, seconds: float) -> None:
-    """Fork, wait for a checkpoint and then so long, and kill -9."""
+def killed(folder: Path, seconds: float, writing: float) -> None:
+    """Fork, wait for a checkpoint and then so long, until one more is being written, and ``writing``; then kill -9."""
     child = os.fork()
     if child == 0:
         write(folder)
     while not complete(folder):
         time.sleep(0.002)
     time.sleep(seconds)
+    while not half_written(folder):
+        pass
+    time.sleep(writing)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def half_written(folder: Path) -> bool:
+    """Whether there is a checkpoint without its index."""
+    return any(not (path / INDEX).exists() for path in folder.glob(STEP))
 
 
 def main(folder: Path, moments: int) -> None:
@@ -47,13 +55,12 @@ def main(folder: Path, moments: int) -> None:
     draw = random.Random(3)
     for moment in range(moments):
         own = folder / str(moment)
-        killed(own, draw.random() / 5)
+        killed(own, draw.random() / 5, draw.random() / 500)
         newest = complete(own)[0]
         index = read_index(newest)
         for name in index.files:
             check_file(newest, name, index.files)
-        half = [path for path in own.glob(STEP) if not (path / INDEX).exists()]
-        print(len(complete(own)), int(bool(half)), flush=True)
+        print(len(complete(own)), int(half_written(own)), flush=True)
 
 
 if __name__ == "__main__":
