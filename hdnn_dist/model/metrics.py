@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hdnn_dist.exchange.sum_tree import SumTree
 
+CHUNK = 1 << 16  # samples
 LOWER_IS_BETTER = ("mae", "rmse")
 Metrics = dict[str, float]
 
@@ -123,14 +124,16 @@ def mean_auc(scores: Tensor, labels: Tensor) -> float:
 
 
 def auc(scores: Tensor, inside: Tensor) -> float:
-    """How often a sample inside scores above one outside, ties half: from mean ranks. Both (samples,)."""
+    """How often a sample inside scores above one outside, ties half. Both (samples,); needs little more memory."""
     number = int(inside.sum())
     pairs = number * (len(inside) - number)
     if not pairs:
         return nan
-    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(0).double() - (counts - 1).double() / 2
-    return float(ranks[place[inside]].sum() - number * (number + 1) / 2) / pairs
+    outside = scores[~inside].sort().values
+    twice = 0  # how often above, and how often not below
+    for part in scores[inside].split(CHUNK):
+        twice += int((torch.searchsorted(outside, part) + torch.searchsorted(outside, part, right=True)).sum())
+    return twice / 2 / pairs
 
 
 def _scores(logits: Tensor) -> Tensor:
