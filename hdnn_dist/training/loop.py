@@ -17,7 +17,7 @@ from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged,
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
 from hdnn_dist.training.optimizers import make_optimizer, make_schedule
-from hdnn_dist.training.pace import pace
+from hdnn_dist.training.pace import Pace, pace
 from hdnn_dist.training.replicas import Shares
 from hdnn_dist.training.step import Step
 from hdnn_dist.training.stopping import Patience
@@ -183,26 +183,9 @@ class Trainer:
         return {"loss": score.loss, **score.metrics}
 
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
-        config, waited = self.job.config, self.job.agents.waited
-        device, results, done = self.job.net.weights.device, self.results, len(self.results)
-        copied, before, began = self.job.agents.world.copied, self.seconds, time.perf_counter()
-        order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
-        for step, index in enumerate(order.split(config.batch_size * config.accumulate)[done:], done):
-            self.step.at = f"epoch {epoch + 1}, step {step + 1}"
-            results.append((len(index), *self.step(index)))
-            self._losses.append(results[-1][1])
-            self.seconds = before + time.perf_counter() - began
-            on_step(epoch, step)
-        loss_sum, correct = _totals(results)
+        loss_sum, correct, speed = self._steps(epoch, on_step, start)
         if epoch == 0:
-            self.first_loss = float(results[0][1])
-        seconds, waited = time.perf_counter() - began, self.job.agents.waited - waited
-        self.seconds = before + seconds
-        self._waited += waited
-        self._copied += self.job.agents.world.copied - copied
-        self._traffic = self.job.agents.ledger.traffic()
-        sent, here = self._traffic.bytes - start.bytes, sum(size for size, *_ in results[done:])
-        speed = pace(self.job.head.everyone, here, seconds, waited, sent)
+            self.first_loss = float(self.results[0][1])
         gradients = [] if self.record is None else self.record.take()
         score = self.evaluate(self.job.test)
         self._check_epoch(epoch, loss_sum / len(self.job.train), score.loss)
@@ -220,6 +203,25 @@ class Trainer:
             validation=self._validated(),
             **vars(speed),
         )
+
+    def _steps(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> tuple[float, float, Pace]:
+        """What is left of an epoch: the loss and the right samples, summed over all of it, and how fast it went."""
+        config, agents, device = self.job.config, self.job.agents, self.job.net.weights.device
+        done, before, waited, copied = len(self.results), self.seconds, agents.waited, agents.world.copied
+        began = time.perf_counter()
+        order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
+        for step, index in enumerate(order.split(config.batch_size * config.accumulate)[done:], done):
+            self.step.at = f"epoch {epoch + 1}, step {step + 1}"
+            self.results.append((len(index), *self.step(index)))
+            self._losses.append(self.results[-1][1])
+            self.seconds = before + time.perf_counter() - began
+            on_step(epoch, step)
+        loss_sum, correct = _totals(self.results)
+        seconds, waited, copied = time.perf_counter() - began, agents.waited - waited, agents.world.copied - copied
+        self.seconds, self._waited, self._copied = before + seconds, self._waited + waited, self._copied + copied
+        self._traffic = agents.ledger.traffic()
+        sent, here = self._traffic.bytes - start.bytes, sum(size for size, *_ in self.results[done:])
+        return loss_sum, correct, pace(self.job.head.everyone, here, seconds, waited, sent)
 
     def _check_epoch(self, epoch: int, *losses: float) -> None:
         """The cheap check. ``losses``: of this epoch and of the test set, where its last step shows; they may read
