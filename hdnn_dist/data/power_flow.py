@@ -27,7 +27,7 @@ Values = npt.NDArray[np.float64]
 
 
 def states(buses: int, samples: int, spread: float, seed: int) -> Iterator[Values]:
-    """One state after the other, (buses, len(VALUES)) each; ``spread``: full width of the factors of their own.
+    """One state after the other, (buses, values) each, see ``VALUES``. ``spread``: width of the factors of their own.
 
     ValueError for a case that is not there, without pandapower, and where no state converges.
     """
@@ -86,7 +86,7 @@ class _Grid:
         return bool(converged)
 
     def state(self) -> Values:
-        """(buses, len(VALUES))."""
+        """(buses, values), see ``VALUES``."""
         solved = np.abs(self._voltage), np.angle(self._voltage, deg=True), self._linear.angles(self.power[:, 0])
         return np.column_stack([self.power, self.set_points, *solved])
 
@@ -133,7 +133,7 @@ def set_points(net: Any) -> Values:
 
 
 def stacked(drawn: Iterable[Values], samples: int, buses: int) -> Values:
-    """(buses, samples, len(VALUES)): what each bus has of all states."""
+    """(buses, samples, values): what each bus has of all states."""
     values = np.empty((buses, samples, len(VALUES)))
     for sample, state in enumerate(drawn):
         values[:, sample] = state

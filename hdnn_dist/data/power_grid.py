@@ -105,7 +105,7 @@ class Flows:
         return self.samples - self.samples // 4
 
     def bus(self, bus: int) -> Values:
-        """(samples, len(VALUES)) of one bus, in the units of ``VALUES``; ValueError for a file that is broken."""
+        """(samples, values) of one bus, in the units of ``VALUES``; ValueError for a file that is broken."""
         try:
             with safe_open(self.path, framework="numpy") as file:
                 values: Values = file.get_tensor(str(bus))
