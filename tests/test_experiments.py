@@ -24,6 +24,11 @@ from hdnn_dist.plots.lines import Line, draw_lines
 from hdnn_dist.training.config import Config
 
 ROOT = Path(__file__).parents[1]
+MEASURED = {
+    "power": [f"{method} {what}" for method in ("H2", "MLP", "DC", "mean") for what in ("V", "angle")],
+    "sensors": ["H2", "MLP", "last", "mean"],
+}  # experiments that are judged by errors, and their names
+JUDGED = [name for name in EXPERIMENTS if name not in MEASURED]
 TINY = ("epochs=1", "data.samples=40", "batch_size=10")
 OTHERS = "# Title\r\n\nbefore\n<!-- reproduce reach -->old<!-- end reach -->\n"
 MARKED = OTHERS + "| tiny | <!-- reproduce tiny -->\nold\n<!-- end tiny --> |\nafter\n"
@@ -152,7 +157,7 @@ class TestTables:
         assert accuracy is not None
         assert accuracy <= 37 / 360
 
-    @pytest.mark.parametrize("name", EXPERIMENTS)
+    @pytest.mark.parametrize("name", JUDGED)
     def test_tables_and_pictures_take_what_diverged(self, name: str, tmp_path: Path) -> None:
         experiment = EXPERIMENTS[name]
         results = Trained(0.5, 1.0, 2.0, 3.0), Trained(None, 1.0, 2.0, 3.0), Trained(0.75, 1.0, 2.0, 3.0)
@@ -164,7 +169,30 @@ class TestTables:
         if experiment.draw is not None:
             assert experiment.draw(found, tmp_path / "picture.png").stat().st_size > 1000
 
-    @pytest.mark.parametrize("name", EXPERIMENTS)
+    @pytest.mark.parametrize("name", MEASURED)
+    @pytest.mark.parametrize(
+        ("errors", "cell", "headline"),
+        [
+            ((0.5,), "| 0.5 |", "H2 0.5"),
+            ((0.5, 0.25, 0.75), "| 0.5 (0.75) |", "H2 0.5"),
+            ((0.5, None, 0.25), "| 0.5 (diverged) |", "H2 0.5"),
+            ((None, None, 0.25), "| diverged (diverged) |", "H2 diverged"),
+        ],
+    )
+    def test_errors_are_shown_with_the_worst(
+        self, name: str, errors: tuple[float | None, ...], cell: str, headline: str
+    ) -> None:
+        """A training that diverged has measured nothing."""
+        experiment, figures = EXPERIMENTS[name], MEASURED[name]
+        results = tuple(Trained(None, 1.0, 2.0, 3.0, {} if e is None else dict.fromkeys(figures, e)) for e in errors)
+        found = [Finding(one, results) for one in experiment.cells]
+        lines = experiment.table(found).splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        assert cell in lines[2]
+        assert headline in experiment.headline(found)
+        assert not set(experiment.headline(found)) & set("|\n")
+
+    @pytest.mark.parametrize("name", JUDGED)
     @pytest.mark.parametrize(("accuracies", "shown"), [((0.5, None, 0.75), "0.5000"), ((None, None, 0.75), "diverged")])
     def test_a_headline_fits_into_a_cell_of_a_table(
         self, name: str, accuracies: tuple[float | None, ...], shown: str
@@ -185,7 +213,7 @@ class TestTables:
             "mnist_patches": "all agents 0.0100, central agent 0.0200, corner agent 0.0300",
             "reach": "0.0600 to 0.3600 at the best depth; at most 0.3100 with no pixel in reach",
         }
-        for name, experiment in EXPERIMENTS.items():
+        for name, experiment in ((name, EXPERIMENTS[name]) for name in JUDGED):
             cells = enumerate(experiment.cells)
             found = [Finding(cell, (Trained((i + 1) / 100, 1.0, 2.0, 99.0 - i),)) for i, cell in cells]
             assert experiment.headline(found) == wanted[name]

@@ -18,6 +18,11 @@ def accuracy(value: float) -> str:
     return f"{value:.4f}" if math.isfinite(value) else DIVERGED
 
 
+def error(value: float) -> str:
+    """Three digits, or that the training diverged."""
+    return f"{value:.3g}" if math.isfinite(value) else DIVERGED
+
+
 def seconds(value: float) -> str:
     """Seconds with two digits or more."""
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
@@ -32,8 +37,8 @@ def median_and_worst(finding: Finding) -> str:
 def median_figure(finding: Finding, name: str, worst: bool = True) -> str:
     """Of an error that was measured: three digits, with the largest of the seeds where there are several."""
     errors = finding.figure(name)
-    shown = DIVERGED if math.isinf(max(errors)) else f"{statistics.median(errors):.3g}"
-    return f"{shown} ({max(errors):.3g})" if worst and len(errors) > 1 else shown
+    shown = error(statistics.median(errors))
+    return f"{shown} ({error(max(errors))})" if worst and len(errors) > 1 else shown
 
 
 def median_range(findings: Findings) -> str:
