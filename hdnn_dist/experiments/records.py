@@ -11,12 +11,14 @@ from typing import Any
 
 from hdnn_dist.experiments.cells import Result
 from hdnn_dist.training.config import Config
+from hdnn_dist.training.config_files import parse_config
 
 
 class Records:
     """The results in a file, each with the config that gave it.
 
-    A config is found again only if all of its keys have the same values, but for those that change no result.
+    A config is found again only if all of its keys have the same values, but for those that change no result. What was
+    recorded before a key was there has its default.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,9 +50,14 @@ def is_record(path: Path) -> bool:
 
 
 def _identity(config: Config) -> dict[str, Any]:
-    """Without what changes no result: where the data are, and what carries messages, of which one process has none."""
+    """Without what changes no result: where the data are, what carries messages, of which one process has none, and who
+    is told of epochs.
+    """
     values = config.model_dump(mode="json")
-    del values["data"]["root"], values["links"]
+    for name in ("links", "tensorboard", "tracker", "tracker_project", "checkpoint"):
+        del values[name]
+    for name in ("root", "cache"):
+        del values["data"][name]
     return values
 
 
@@ -62,6 +69,6 @@ def _entry(line: str) -> tuple[str, Result] | None:
     """Config and result of a line; None for one that was not written to its end."""
     try:
         row = json.loads(line)
-        return _key(row["config"]), Result(**row["result"])
+        return _key(_identity(parse_config(row["config"], "a record"))), Result(**row["result"])
     except (ValueError, KeyError, TypeError):
         return None
