@@ -70,8 +70,12 @@ def resumed(folder: Path, *settings: str, remap: bool = False, **options: Any) -
     return new
 
 
+TIMES = ("seconds", "samples_per_second", "bytes_per_second", "waiting")
+
+
 def comparable(rows: list[Epoch]) -> list[Epoch]:
-    return [replace(row, seconds=0.0) for row in rows]
+    """Without what the clock says."""
+    return [replace(row, **dict.fromkeys(TIMES, 0.0)) for row in rows]
 
 
 OPTIMISERS = [

@@ -18,6 +18,7 @@ import resumed_ranks
 import torch
 from jobs import command, mpiexec, ranks_of, run, started
 from safetensors.torch import load_file
+from test_resume import TIMES
 
 from hdnn_dist.runs.index import complete
 
@@ -42,7 +43,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def lines(folder: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def check_same(folder: Path, expected: Path) -> None:
