@@ -46,6 +46,8 @@ SPECS = (
     *("hypercube:4", "exponential:16", "erdos_renyi:40,0.15", "watts_strogatz:60,4,0.2", "random_regular:3,30"),
     *sorted(map(str, TOPOLOGIES.glob("*.[egj]*"))),
 )
+MAPS = ("geant2010", "ieee118")  # with places of their own, some nearer than an agent is wide
+APART = [spec for spec in SPECS if Path(spec).stem not in MAPS]
 RNG = np.random.default_rng(0)
 LONG = "A very long name_of a place $x^2$ "
 
@@ -271,7 +273,7 @@ class TestPictures:
             assert all(frame.contains(*point) for _, points in lines(axes) for point in points)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", APART)
 def test_agents_do_not_touch(spec: str) -> None:
     where = place_agents(CommunicationGraph.parse(spec))
     diameter = agent_diameter(where)
@@ -280,7 +282,7 @@ def test_agents_do_not_touch(spec: str) -> None:
         assert WIDTH * np.linalg.norm(one - other) > 1.2 * diameter
 
 
-@pytest.mark.parametrize("spec", [*SPECS, "hypercube:5", "torus:3x9", "ring:3"])
+@pytest.mark.parametrize("spec", [*APART, "hypercube:5", "torus:3x9", "ring:3"])
 def test_edges_do_not_run_under_agents_that_are_not_their_ends(spec: str) -> None:
     """Such an edge reads as two edges of the agent above it."""
     graph = CommunicationGraph.parse(spec)
