@@ -38,8 +38,8 @@ def read(folder: Path, buses: list[int], seed: int = 0, noise: float | None = No
     """The 14-bus case as a rank with these agents reads it, 3 features an agent."""
     graph = CommunicationGraph.load(IEEE14)
     about = describe(NAME, graph=graph)
-    assert about.enters is not None
-    columns = Columns.from_mapping(dict(about.enters), about.columns, [3] * 14)
+    assert about.assignment is not None
+    columns = Columns.from_mapping(dict(about.assignment), about.columns, [3] * 14)
     return load(
         NAME,
         seed=seed,
