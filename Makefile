@@ -53,5 +53,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) -e '.[data,mpi,metis,tables,docs,dev]'
+	$(INSTALL) -e '.[data,mpi,metis,tables,power,tensorboard,docs,dev]'
 	@touch $@ $(VENV)/.installed
