@@ -47,7 +47,7 @@ class Samples:
         return self.inputs.index_select(0, index), labels
 
     def whole(self) -> tuple[Tensor, Tensor]:
-        """Inputs and labels of all samples, in memory, on a rank with labels."""
+        """All inputs (samples, ...) and labels (samples[, outputs]), in memory, on a rank with labels."""
         assert self.labels is not None
         return self.inputs[:], self.labels[:]
 
