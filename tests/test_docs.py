@@ -27,7 +27,7 @@ BLOCK = re.compile(
     r"^(?:<!-- not run: (?P<why>.+) -->\n)?```(?P<language>sh|python|toml)\n(?P<text>.*?)^```$", re.M | re.S
 )
 QUICK = {"index.md"}  # of a page that many read first
-CONFIG = 'graph = "ring:4"\nepochs = 2\n[network]\nlayers = 4\n[data]\nsamples = 400\n'
+CONFIG = 'graph = "ring:8"\nepochs = 2\n[network]\nlayers = 4\n[data]\nsamples = 400\n'
 HANGS = 900
 
 
