@@ -24,7 +24,7 @@ from hdnn_dist.cli.commands import app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<why>.+) -->\n)?```(?P<language>sh|python|toml)\n(?P<text>.*?)^```$", re.M | re.S
+    r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>sh|python|toml)\n(?P<text>.*?)^```$", re.M | re.S
 )
 QUICK = {"index.md"}  # of a page that many read first
 CONFIG = 'graph = "ring:8"\nepochs = 2\n[network]\nlayers = 4\n[data]\nsamples = 400\n'
