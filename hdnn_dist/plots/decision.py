@@ -11,6 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from hdnn_dist.plots.plane import check_plane
 from hdnn_dist.plots.style import INK, Array, colour, legend_below, marker, save, square_figure
 
 
@@ -35,15 +36,7 @@ def draw_decision(
     """
     x, y, value = np.asarray(grid_x), np.asarray(grid_y), np.asarray(probability)
     points, classes = np.asarray(inputs), np.asarray(labels).astype(int)
-    if x.ndim != 1 or y.ndim != 1 or value.shape != (y.size, x.size):
-        raise ValueError(
-            f"probability has shape {value.shape}, grid_x {x.shape}, grid_y {y.shape}: "
-            "expected (ny, nx) over vectors (nx,) and (ny,)"
-        )
-    if points.ndim != 2 or points.shape[1] != 2 or classes.shape != points.shape[:1]:
-        raise ValueError(
-            f"inputs have shape {points.shape}, labels {classes.shape}: expected (points, 2) and (points,)"
-        )
+    check_plane(x, y, points, ("probability", value), ("labels", classes))
     figure, axes = square_figure(title)
     if np.issubdtype(value.dtype, np.floating):
         _draw_probability(figure, axes, x, y, value)

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 from numpy.typing import ArrayLike
 
+from hdnn_dist.plots.plane import check_plane
 from hdnn_dist.plots.style import EDGE, save, square_figure
 
 SHADES = "cividis"  # its colours differ in lightness, which everybody sees
@@ -34,13 +35,7 @@ def draw_surface(
     """
     x, y, value = np.asarray(grid_x), np.asarray(grid_y), np.asarray(predicted, dtype=float)
     points, given = np.asarray(inputs), np.asarray(targets, dtype=float)
-    if x.ndim != 1 or y.ndim != 1 or value.shape != (y.size, x.size):
-        raise ValueError(
-            f"predicted has shape {value.shape}, grid_x {x.shape}, grid_y {y.shape}: "
-            "expected (ny, nx) over vectors (nx,) and (ny,)"
-        )
-    if points.ndim != 2 or points.shape[1] != 2 or given.shape != points.shape[:1]:
-        raise ValueError(f"inputs have shape {points.shape}, targets {given.shape}: expected (points, 2) and (points,)")
+    check_plane(x, y, points, ("predicted", value), ("targets", given))
     figure, axes = square_figure(title)
     ends = np.concatenate([value.ravel(), given])
     scale = Normalize(ends.min(), ends.max())
