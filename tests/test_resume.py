@@ -16,6 +16,8 @@ from battery import ALONE
 
 from hdnn_dist import CommunicationGraph
 from hdnn_dist.runs.checkpointing import Checkpointer, CheckpointWarning, Left
+from hdnn_dist.runs.findings import find as find_what_is_left
+from hdnn_dist.runs.folder import EDGES
 from hdnn_dist.runs.index import complete, read_index
 from hdnn_dist.runs.resume import about, find, put_back
 from hdnn_dist.support.asked import Asked
@@ -120,6 +122,17 @@ def test_whatever_is_trained(tmp_path: Path, settings: tuple[str, ...]) -> None:
     train(again, tmp_path)
     for own, expected in zip(again.parameters, undisturbed.parameters, strict=True):
         assert torch.equal(own, expected)
+
+
+def test_bytes_of_a_step_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+    """Steps of before count neither for the bytes nor for their number."""
+    undisturbed = trainer()
+    expected = find_what_is_left(undisturbed.job, undisturbed.run(lambda *_: None, lambda _: None))
+    with pytest.raises(Stopped):
+        train(trainer(), tmp_path, until=9, at=(8,))
+    again = resumed(tmp_path)
+    found = find_what_is_left(again.job, again.run(lambda *_: None, lambda _: None))
+    assert found[EDGES]["edges"] == expected[EDGES]["edges"]
 
 
 def test_when_they_are_made(tmp_path: Path) -> None:

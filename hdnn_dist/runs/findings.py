@@ -46,7 +46,7 @@ def write_findings(path: Path, found: dict[str, dict[str, Any]], plane: Plane | 
 
 def _edges(job: Job, outcome: Outcome) -> dict[str, Any]:
     agents, sent = job.agents, torch.as_tensor(outcome.traffic.edge_bytes, dtype=torch.float64)
-    every = job.head.everyone.sum(sent.to(agents.world.device)).cpu().numpy() / max(outcome.steps, 1)
+    every = job.head.everyone.sum(sent.to(agents.world.device)).cpu().numpy() / outcome.measured
     return {
         "owner": agents.owner.tolist(),
         "inputs": job.entered,

@@ -27,7 +27,7 @@ def summarise(job: Job, outcome: Outcome, train: Score, test: Score) -> dict[str
     waited = _of_ranks(job, outcome.waited)
     drift = _of_ranks(job, job.net.drift or 0.0).max()
     off_graph = _sum(job, torch.tensor([job.agents.ledger.off_graph_messages]))
-    config, steps, here = job.config, max(outcome.steps, 1), max(outcome.steps - outcome.resumed, 1)
+    config, steps, here = job.config, max(outcome.steps, 1), outcome.measured
     return {
         "architecture": config.network.architecture,
         "agents": job.agents.graph.agents,

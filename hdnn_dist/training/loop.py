@@ -87,6 +87,11 @@ class Outcome:
     copied: int = 0
     resumed: int = 0
 
+    @property
+    def measured(self) -> int:
+        """The steps of which ``traffic``, ``waited`` and ``copied`` know, at least 1."""
+        return max(self.steps - self.resumed, 1)
+
 
 class Trainer:
     """Minibatch training of a job. ``on_step(epoch, step)`` and ``on_epoch(row)`` are called on every rank.
