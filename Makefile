@@ -15,6 +15,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # The matrices are small and the tests start many processes: one thread each is fastest.
 export OMP_NUM_THREADS ?= 1
 
+# So many tests at a time: each starts processes of its own.
+WORKERS ?= 2
+
 .PHONY: help demo test check slow docs clean
 
 help:
@@ -25,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo "The decision regions it learned: runs/demo/decision.png"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

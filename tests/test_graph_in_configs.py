@@ -99,7 +99,7 @@ def test_labels_place_agents_on_two_ranks(files: Path) -> None:
         ("readout.at=['Bern', 'Rom', 'Bern']", "readout.at: no agent is called 'Rom'"),
         ("readout.at=['Bern', 1, 'Bern']", "readout.at: agent 6 (Bern) is there 2 times: name each agent once"),
         ("readout.at=[1, '1']", "readout.at: agent 5 (1) is there 2 times"),
-        ("readout.at=[2.5]", "readout.at is [2.5]: it should be 'all', 'centre' or a list of agents"),
+        ("readout.at=[2.5]", "readout.at is [2.5]: it should be 'all', 'centre', 'each' or a list of agents"),
         ("readout.root=Rom", "readout.root: no agent is called 'Rom'"),
         ("readout.root=2.5", "readout.root is 2.5: it should be an agent"),
         ("network.pattern=[['Rom', 'Bern']]", "network.pattern: no agent is called 'Rom'"),
