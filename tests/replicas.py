@@ -101,6 +101,9 @@ def poisoned(world: World, *settings: str) -> str:
         return str(error)
 
 
+LONG = "a text that is longer than any line of an error " * 100
+
+
 def full_disk(world: World) -> str:
     """Of the last rank alone."""
     config = load_config(None, SMALL)
@@ -110,7 +113,7 @@ def full_disk(world: World) -> str:
             if world.job.rank == world.job.size - 1:
                 raise OSError("no space left")
     except OSError as error:
-        return f"{told_by_root(job.head.everyone, 'told')}: {error}"
+        return f"{len(told_by_root(job.head.everyone, LONG))} characters: {error}"
     return "nothing"
 
 

@@ -17,6 +17,7 @@ import pytest
 import replicas
 import torch
 from jobs import LAUNCHERS, ranks_of, run
+from safetensors.torch import load_file
 from test_killed_ranks import IN_TIME, TIMEOUT, ended, nothing_left, training
 
 from hdnn_dist import CommunicationGraph, average_gradients, connect
@@ -96,7 +97,7 @@ REFUSALS = {
     "seed": r"the ranks disagree: seed is 0 on rank 0, but 1 on rank {other}; give every rank the same",
     "sample": r"the state is no longer finite in epoch 1, input, agent \d",
     "sample, checked": r"the state is no longer finite in epoch 1, step \d, input, agent \d",
-    "disk": r"told: no space left",
+    "disk": rf"{len(replicas.LONG)} characters: no space left",
     "weights": r"the {number} replicas have different parameters: start all of them from the same seed",
 }
 
@@ -226,3 +227,23 @@ def test_a_stopped_rank_ends_all_replicas_at_the_timeout(launcher: str, tmp_path
             errors = processes[0].communicate(timeout=60)[1]
     assert time.monotonic() - began < TIMEOUT + 2 * IN_TIME
     assert re.search(f"TransportError: .*({EDGE}|{COPIES})", errors), errors
+
+
+@pytest.mark.slow
+def test_a_run_goes_on(tmp_path: Path) -> None:
+    """Bit for bit as one that was not stopped; both roots look for the checkpoint, one of them puts others aside."""
+
+    def train(folder: Path, epochs: int, *options: str) -> dict[str, torch.Tensor]:
+        settings = [*replicas.SMALL, f"epochs={epochs}", "checkpoint.every_steps=1"]
+        words = [word for key in settings for word in ("--set", key)]
+        process = run(
+            "mpiexec", 2, "-m", "hdnn_dist", "train", *words, "--replicas", "2", "--run-dir", str(folder), *options
+        )
+        assert process.returncode == 0, process.stderr
+        return load_file(folder / CHECKPOINTS / "rank-0.safetensors")
+
+    expected = train(tmp_path / "undisturbed", 2)
+    train(tmp_path / "stopped", 1)
+    found = train(tmp_path / "stopped", 2, "--resume", "auto")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -20,7 +20,6 @@ from hdnn_dist.runs.checkpointing import Checkpointer, Left
 from hdnn_dist.runs.folder import CONFIG, SUMMARY, RunFolder, holds_run
 from hdnn_dist.runs.index import INDEX, complete, read_index, remove_others, set_aside
 from hdnn_dist.runs.resume import Found, about, checkpoints_in, find, flat, put_back, refuse_other_run
-from hdnn_dist.runs.told import told_text
 from hdnn_dist.support.asked import Asked
 from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Trainer
@@ -56,7 +55,7 @@ def found_run(trainer: Trainer, resume: str | None, run_dir: Path | None, remap:
     path = run_dir if resume == AUTO and run_dir is not None else Path(resume)
     tree, candidates = trainer.job.head.everyone, []
     with agreed(tree):
-        if tree.is_root:
+        if trainer.job.is_root:
             candidates = _candidates(trainer, path, resume == AUTO, remap)
     found = find(trainer.job, candidates, fall_back=resume == AUTO or not _is_checkpoint(path), remap=remap)
     if found is None:
@@ -101,10 +100,10 @@ class FoundRun:
         """Step -> score of the checkpoints that there are, of which those that this run does not follow are away."""
         tree, text = self.trainer.job.head.everyone, ""
         with agreed(tree):
-            if tree.is_root:
+            if self.trainer.job.is_root:
                 set_aside(folder, self.trainer.steps if self.found else -1)
                 text = json.dumps(_scores(folder, self.trainer.job.config.checkpoint.best))
-        done = {int(step): score for step, score in json.loads(told_text(tree, text)).items()}
+        done = {int(step): score for step, score in json.loads(told_by_root(tree, text)).items()}
         with agreed(tree):
             remove_others(folder, done)
         return done

@@ -71,11 +71,20 @@ def collected(tree: SumTree, numbers: Sequence[float]) -> Tensor:
 
 
 def told_by_root(tree: SumTree, text: str) -> str:
-    """The text of the root's rank, on every rank, which all have to call it; others give an empty one.
+    """The text of the root's rank, of any length, on every rank. All call it; what others give is ignored.
 
-    Of several replicas the first one's root.
+    Of several replicas the first one's root. Costs two sums along the tree, of the length and of the text.
     """
-    return _decoded(tree.agents.world.of_replicas(tree.sum(_encoded(tree, text if tree.is_root else "")))[0])
+    codes = text.encode()
+    length = int(_of_root(tree, [len(codes)]))
+    if not length:
+        return ""
+    return bytes(_of_root(tree, list(codes[:length].ljust(length, b"\0"))).to(torch.uint8).tolist()).decode()
+
+
+def _of_root(tree: SumTree, numbers: Sequence[float]) -> Tensor:
+    """(n,) what the root's rank gives, of several replicas the first one's; others give as many, which are ignored."""
+    return tree.agents.world.of_replicas(tree.sum(_on_device(tree, numbers) * tree.is_root))[0].cpu()
 
 
 def _first_failure(tree: SumTree, failure: Exception | None) -> Exception | None:

@@ -18,12 +18,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hdnn_dist.exchange.agreement import agreed
+from hdnn_dist.exchange.agreement import agreed, told_by_root
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.runs.index import INDEX, CheckpointIndex, check_file, complete, read_index
 from hdnn_dist.runs.remap import AgentMap, mapping_of
 from hdnn_dist.runs.snapshot import STATE, WEIGHTS, trained
-from hdnn_dist.runs.told import told_text
 from hdnn_dist.training.config import Config, known_keys
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import Trainer
@@ -72,9 +71,9 @@ def find(job: Job, candidates: Sequence[Path], fall_back: bool, remap: bool = Fa
     ``ValueError``, as for one of another run: the line names the key. ``remap``: allow another graph.
     """
     tree = job.head.everyone
-    texts = told_text(tree, json.dumps([str(path) for path in candidates]))
+    texts = told_by_root(tree, json.dumps([str(path) for path in candidates]))
     for folder in map(Path, json.loads(texts)):
-        with _passed_over(tree.is_root, fall_back):
+        with _passed_over(job.is_root, fall_back):
             index = _index(job, folder)
             with agreed(tree):
                 refuse_other_run(index.config, job.config, remap)
@@ -153,9 +152,9 @@ def _index(job: Job, folder: Path) -> CheckpointIndex:
     """Read by the root's rank, told to all."""
     tree, text = job.head.everyone, ""
     with _damage(), agreed(tree):
-        if tree.is_root:
+        if job.is_root:
             text = json.dumps(asdict(read_index(folder)))
-    index = CheckpointIndex(**json.loads(told_text(tree, text)))
+    index = CheckpointIndex(**json.loads(told_by_root(tree, text)))
     index.files.update({name: (size, crc) for name, (size, crc) in index.files.items()})
     return index
 
