@@ -9,6 +9,7 @@ from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.kernels.registry import PORTABLE
 from hdnn_dist.model.network import HDNN
 
 
@@ -51,9 +52,10 @@ def layer_cost(graph: CommunicationGraph, features: int | list[int] = 2, batch: 
 def cost_of(net: HDNN, batch: int) -> LayerCost:
     """The cost of a network of one layer, whose agents are all in this process; one sample runs forward and backward.
 
-    Messages do not depend on the batch, and their bytes are as many times those of one sample.
+    Messages do not depend on the batch, and their bytes are as many times those of one sample. Nor on the kernel: from
+    here on the network has the portable one, for which nothing is compiled.
     """
-    agents = net.agents
+    agents, net.kernel = net.agents, PORTABLE
     started = _Counts.of(agents)
     y = net(net.weights.new_zeros(1, net.local_features))
     between = _Counts.of(agents)
