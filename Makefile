@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # The matrices are small and the tests start many processes: one thread each is fastest.
 export OMP_NUM_THREADS ?= 1
 
-# So many tests at a time: each starts processes of its own.
+# So many files of tests at a time: what a file starts once stays in one process.
 WORKERS ?= 2
 
 .PHONY: help demo test check slow docs clean
@@ -28,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo "The decision regions it learned: runs/demo/decision.png"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -292,7 +292,7 @@ def test_ranks_of_mpiexec_carry_nothing_off_the_graph() -> None:
     assert not any(pair["shared_segments"] for pair in found["pairs"])
 
 
-@pytest.mark.parametrize("transport", ["c10d", "mpi"])
+@pytest.mark.parametrize("transport", ["c10d", pytest.param("mpi", marks=pytest.mark.slow)])
 def test_neighbours_share_one_segment_each(transport: str) -> None:
     if transport == "mpi":
         mpiexec()
@@ -307,7 +307,8 @@ def test_neighbours_share_one_segment_each(transport: str) -> None:
     assert not any(pair["bytes_on_TCP"] for pair in found["pairs"])
 
 
-@pytest.mark.parametrize("transport", ["c10d", pytest.param("mpi", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["c10d", "mpi"])
 def test_replicas_share_edges_inside_and_nothing_but_sums_between_copies(transport: str) -> None:
     process = audit("--json", "--ranks", "4", "--set", "replicas=2", "--transport", transport)
     assert process.returncode == 0, process.stdout + process.stderr
@@ -327,11 +328,13 @@ def test_replicas_share_edges_inside_and_nothing_but_sums_between_copies(transpo
     assert sum(pair["ledger_bytes"] for pair in found["pairs"]) < 3 * found["ledger"]["parts"][-1]["bytes"]
 
 
+@pytest.mark.slow
 def test_the_links_of_an_audit_are_those_of_the_config() -> None:
     process = audit("--json", "--ranks", "2", "--set", "links=network")
     assert [pair["link"] for pair in json.loads(process.stdout)["pairs"]] == ["gloo"]
 
 
+@pytest.mark.slow
 def test_a_full_mesh_of_connections_is_off_the_graph() -> None:
     """As gloo makes it unless it is told not to."""
     process = audit("--links", "network", TORCH_GLOO_LAZY_INIT="0")
@@ -373,7 +376,7 @@ def test_what_ranks_refuse_is_said_once_and_nothing_is_left_behind(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("transport", ["c10d", "mpi"])
+@pytest.mark.parametrize("transport", ["c10d", pytest.param("mpi", marks=pytest.mark.slow)])
 def test_an_auditor_that_is_killed_leaves_no_rank(transport: str, tmp_path: Path) -> None:
     mpiexec()
     line = [sys.executable, "-m", "hdnn_dist", "audit", *SMALL, "--ranks", "2", "--transport", transport]

@@ -94,6 +94,7 @@ class TestGroup:
 
 
 class TestRanks:
+    @pytest.mark.slow
     def test_every_launcher_stands_beside_one_process_and_what_fails_is_noted(self) -> None:
         """Four agents on 2 ranks, and on 5, which the launcher starts but the graph cannot take."""
         mpiexec()

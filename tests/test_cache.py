@@ -109,7 +109,7 @@ def test_networks_that_are_compiled_at_once(tmp_path: Path) -> None:
         assert not any("cannot be used" in errors or "damaged" in errors for _, errors in outcomes), outcomes
 
 
-@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("suffix", [".nbi", pytest.param(".nbc", marks=pytest.mark.slow)])
 def test_a_file_that_is_cut_off_is_compiled_again(suffix: str, tmp_path: Path) -> None:
     """The line names the file; the next process finds it mended."""
     outcomes = [start(PASS, tmp_path).communicate(timeout=250)]

@@ -14,6 +14,9 @@ from pathlib import Path
 import failures
 import pytest
 from jobs import by_hand, free_port, mpiexec, started
+from typer.testing import CliRunner
+
+from hdnn_dist.cli import app
 
 SCRIPT = str(Path(failures.__file__))
 HANGS = 90  # seconds: proves that nobody waits for ever; a failure ends within about the timeout of 4 s
@@ -137,11 +140,25 @@ def failed(**environment: str) -> str:
         ({"MASTER_PORT": "http"}, "error: MASTER_PORT is 'http': expected"),
         ({"MASTER_ADDR": "no.such.host"}, "error: MASTER_ADDR is 'no.such.host', which this machine does not know"),
         ({"MASTER_ADDR": "no.such.host", "RANK": "0"}, "error: MASTER_ADDR is 'no.such.host', which this machine"),
+    ],
+)
+def test_variables_with_which_no_job_can_be(variables: dict[str, str], said: str) -> None:
+    """Seen before a rank joins: by a process that does not go on."""
+    about = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **variables}
+    result = CliRunner().invoke(app, ["train", "--run-dir", "/nowhere"], env=about)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"hdnn-dist: {said}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
         ({}, "failed: rank 1 could not reach rank 0, or torchrun, at 127.0.0.1:"),
         ({"RANK": "0", "WORLD_SIZE": "3"}, "failed: rank 1 of 3 has not come within 3 s"),
     ],
 )
-def test_variables_with_which_no_job_can_be(variables: dict[str, str], said: str) -> None:
+def test_ranks_that_do_not_come(variables: dict[str, str], said: str) -> None:
     assert failed(**variables).startswith(f"hdnn-dist: {said}")
 
 

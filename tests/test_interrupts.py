@@ -72,7 +72,7 @@ def test_an_interrupted_launcher(launcher: str, folder: Path) -> None:
         assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "mpiexec", *SCRIPTS])
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpiexec", marks=pytest.mark.slow), *SCRIPTS])
 def test_a_launcher_that_is_killed(launcher: str, folder: Path) -> None:
     """Its ranks are not left to train on."""
     mpiexec()
@@ -87,7 +87,7 @@ def test_a_launcher_that_is_killed(launcher: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("script", ["torchrun.sh", "mpirun.sh"])
+@pytest.mark.parametrize("script", ["torchrun.sh", SCRIPTS[1]])
 def test_a_rank_that_is_killed(script: str, number: signal.Signals, folder: Path) -> None:
     """The script says which, or the rank beside it does."""
     mpiexec()
@@ -99,7 +99,7 @@ def test_a_rank_that_is_killed(script: str, number: signal.Signals, folder: Path
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_script_leaves_no_file_behind(number: signal.Signals, folder: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -111,7 +111,7 @@ def test_a_script_leaves_no_file_behind(number: signal.Signals, folder: Path, tm
     assert all(name.startswith("torchinductor_") for name in left), "of torch, one for each user"
 
 
-@pytest.mark.parametrize("script", ["torchrun.sh", "mpirun.sh"])
+@pytest.mark.parametrize("script", ["torchrun.sh", SCRIPTS[1]])
 def test_a_script_passes_our_line_on_and_no_page(script: str, tmp_path: Path) -> None:
     mpiexec()
     about = {"PATH": f"{BIN}:{os.environ['PATH']}", "VIRTUAL_ENV": str(BIN.parent), "TMPDIR": str(tmp_path)}

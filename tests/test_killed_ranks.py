@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import linked_ranks
 import pytest
+from _pytest.mark import ParameterSet
 from jobs import LAUNCHERS, by_hand, command, ranks_of, started
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -27,7 +29,16 @@ HANGS = 60  # proves that nobody waits for ever
 TIMEOUT = 4.0
 FOR_EVER = str(10**9)
 BROKEN = re.compile(r"TransportError: (.*could not \S+ \S+ rank (\d) \(such as agent \d -> agent \d\): .+)")
-MOMENTS = [pytest.param(seed, marks=pytest.mark.slow if seed else ()) for seed in range(20)]
+MOMENTS = range(20)
+USUAL = {("by hand", "auto"), ("torchrun", "auto"), ("mpiexec", "network")}  # tried at one moment, if not slow
+SLOW_OVER_THE_NETWORK = ("auto", pytest.param("network", marks=pytest.mark.slow))
+
+
+def kills(*launchers: str) -> list[ParameterSet]:
+    return [
+        pytest.param(*how, marks=() if how[:2] in USUAL and how[2] == 0 else pytest.mark.slow)
+        for how in product(launchers, LINKS, MOMENTS)
+    ]
 
 
 class Ending(NamedTuple):
@@ -99,13 +110,12 @@ def broken_edge(rank: int, errors: str) -> int:
     return int(found[2])
 
 
-@pytest.mark.parametrize("seed", MOMENTS)
-@pytest.mark.parametrize("links", LINKS)
-def test_ranks_without_a_launcher(links: str, seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("launcher", "links", "seed"), kills("by hand"))
+def test_ranks_without_a_launcher(launcher: str, links: str, seed: int, tmp_path: Path) -> None:
     """Each names an edge of the rank that was killed, or of one that has ended because of it."""
     chance = random.Random(seed)
     dead = chance.randrange(RANKS)
-    with training("by hand", links, tmp_path) as ranks:
+    with training(launcher, links, tmp_path) as ranks:
         time.sleep(chance.random() / 2)
         ranks[dead].kill()
         ending = ended(ranks, tmp_path, dead)
@@ -115,9 +125,7 @@ def test_ranks_without_a_launcher(links: str, seed: int, tmp_path: Path) -> None
     nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("seed", MOMENTS)
-@pytest.mark.parametrize("links", LINKS)
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(("launcher", "links", "seed"), kills(*LAUNCHERS))
 def test_ranks_of_a_launcher(launcher: str, links: str, seed: int, tmp_path: Path) -> None:
     """It may end the others before they have seen that one has: who says something says an edge."""
     chance = random.Random(seed)
@@ -133,7 +141,7 @@ def test_ranks_of_a_launcher(launcher: str, links: str, seed: int, tmp_path: Pat
     nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("links", LINKS)
+@pytest.mark.parametrize("links", SLOW_OVER_THE_NETWORK)
 def test_a_rank_that_is_stopped(links: str, tmp_path: Path) -> None:
     """Ends the others at the timeout; who waits for it says so."""
     with training("by hand", links, tmp_path, TIMEOUT) as ranks:
@@ -144,7 +152,7 @@ def test_a_rank_that_is_stopped(links: str, tmp_path: Path) -> None:
     assert 1 in named.values(), named
 
 
-@pytest.mark.parametrize("links", LINKS)
+@pytest.mark.parametrize("links", SLOW_OVER_THE_NETWORK)
 def test_ctrl_c_while_a_rank_waits(links: str, tmp_path: Path) -> None:
     """At once in shared memory; gloo does not let Python hear it, and the watch ends the rank."""
     with training("by hand", links, tmp_path) as ranks:

@@ -69,7 +69,7 @@ def test_ranks_of_one_host_share_the_memory_of_their_edges(usual: dict[int, dict
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("asked", ["auto", "network"])
+@pytest.mark.parametrize("asked", ["auto", pytest.param("network", marks=pytest.mark.slow)])
 def test_under_a_launcher(launcher: str, asked: str, usual: dict[int, dict[str, Any]]) -> None:
     process = run(launcher, RANKS, SCRIPT, str(STEPS), asked)
     assert process.returncode == 0, process.stderr
@@ -90,7 +90,7 @@ def test_one_rank_that_asks_for_the_network(usual: dict[int, dict[str, Any]]) ->
     same_losses(found, usual)
 
 
-@pytest.mark.parametrize("hindrance", ["no_numba", "numba_that_does_not_compile"])
+@pytest.mark.parametrize("hindrance", ["no_numba", pytest.param("numba_that_does_not_compile", marks=pytest.mark.slow)])
 def test_a_rank_that_cannot_compile(hindrance: str, usual: dict[int, dict[str, Any]]) -> None:
     """All compute the portable pass, and say why."""
     found = trained("auto", hindrance, "2")
@@ -102,7 +102,7 @@ def test_a_rank_that_cannot_compile(hindrance: str, usual: dict[int, dict[str, A
     same_losses(found, usual)
 
 
-@pytest.mark.parametrize("hindrance", ["no_memfd", "no_file"])
+@pytest.mark.parametrize("hindrance", ["no_memfd", pytest.param("no_file", marks=pytest.mark.slow)])
 def test_a_rank_that_gets_no_memory(hindrance: str, usual: dict[int, dict[str, Any]]) -> None:
     """Of an edge that it would have made it for."""
     found = trained("auto", hindrance, "0")
@@ -126,7 +126,9 @@ def test_ranks_in_containers_of_their_own(usual: dict[int, dict[str, Any]]) -> N
     same_losses(found, usual)
 
 
-@pytest.mark.parametrize("mount", [TINY_SHM, NO_SHM], ids=["tiny", "read-only"])
+@pytest.mark.parametrize(
+    "mount", [pytest.param(TINY_SHM, id="tiny"), pytest.param(NO_SHM, id="read-only", marks=pytest.mark.slow)]
+)
 def test_without_dev_shm(mount: str, usual: dict[int, dict[str, Any]]) -> None:
     """Nothing of ours is there."""
     apart = ["unshare", "--mount", "sh", "-c", mount, "sh"]
@@ -136,7 +138,7 @@ def test_without_dev_shm(mount: str, usual: dict[int, dict[str, Any]]) -> None:
     same_losses(found, usual)
 
 
-@pytest.mark.parametrize("asked", ["auto", "network"])
+@pytest.mark.parametrize("asked", ["auto", pytest.param("network", marks=pytest.mark.slow)])
 def test_a_rank_whose_messages_have_another_size(asked: str) -> None:
     """Nobody takes them for what was to come: an edge is named by each."""
     with by_hand(RANKS, SCRIPT, str(STEPS), asked, "another_batch", "1", SECONDS_TO_WAIT="4") as ranks:

@@ -1,7 +1,7 @@
 """The contract across real processes: every check of battery.py, on 2, 3, 4 and 8 ranks, under torchrun and mpiexec.
 
-Over shared memory and over the network: each number of ranks over one of them by one launcher and over the other by the
-other, the rest where slow tests are asked for.
+Over shared memory and over the network: each launcher over both of them, each number of ranks at least once; all other
+pairs where slow tests are asked for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,19 @@ import pytest
 import wrapped
 from jobs import LAUNCHERS, run
 
-SHARED_BY = {2: "torchrun", 3: "mpiexec", 4: "mpiexec", 8: "torchrun"}  # ranks -> the launcher of "auto", if not slow
+RANKS = (2, 3, 4, 8)
+USUAL = {
+    ("torchrun", 2, "auto"),
+    ("mpiexec", 2, "network"),
+    ("torchrun", 3, "network"),
+    ("mpiexec", 4, "auto"),
+    ("torchrun", 8, "auto"),
+}
 pytestmark = pytest.mark.timeout(700)
+JOBS = [
+    pytest.param(*job, marks=() if job in USUAL else pytest.mark.slow)
+    for job in product(LAUNCHERS, RANKS, ("auto", "network"))
+]
 TRANSPORT = {"torchrun": "c10d (gloo)", "mpiexec": "mpi"}
 
 
@@ -37,13 +48,7 @@ def results(tmp_path_factory: pytest.TempPathFactory):
     return of
 
 
-def jobs():
-    for launcher, ranks, links in product(LAUNCHERS, SHARED_BY, ("auto", "network")):
-        usual = (launcher == SHARED_BY[ranks]) == (links == "auto")
-        yield pytest.param(launcher, ranks, links, marks=() if usual else pytest.mark.slow)
-
-
-@pytest.mark.parametrize(("launcher", "ranks", "links"), jobs())
+@pytest.mark.parametrize(("launcher", "ranks", "links"), JOBS)
 @pytest.mark.parametrize("check", [check.__name__ for check in battery.CHECKS])
 def test_contract(results, launcher: str, ranks: int, links: str, check: str) -> None:
     for rank, result in enumerate(results(launcher, ranks, links)):

@@ -134,7 +134,10 @@ for graph in (CommunicationGraph.ring(4), CommunicationGraph.path(4)):
 """
 
 
-@pytest.mark.parametrize(("launcher", "group"), [("torchrun", "ours"), ("torchrun", "own"), ("mpiexec", "ours")])
+@pytest.mark.parametrize(
+    ("launcher", "group"),
+    [("torchrun", "ours"), pytest.param("torchrun", "own", marks=pytest.mark.slow), ("mpiexec", "ours")],
+)
 def test_ranks_may_join_twice(launcher: str, group: str, tmp_path: Path) -> None:
     """What they told each other the first time is not taken for an answer."""
     script = tmp_path / "twice.py"
