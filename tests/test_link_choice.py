@@ -12,7 +12,7 @@ from typing import Any
 
 import linked_ranks
 import pytest
-from jobs import LAUNCHERS, by_hand, run
+from jobs import by_hand, run
 
 pytest.importorskip("numba", reason="shared memory needs numba")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux")
@@ -68,7 +68,7 @@ def test_ranks_of_one_host_share_the_memory_of_their_edges(usual: dict[int, dict
     assert {rank["kernel"] for rank in usual.values()} == {"fused"}
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpiexec", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("asked", ["auto", pytest.param("network", marks=pytest.mark.slow)])
 def test_under_a_launcher(launcher: str, asked: str, usual: dict[int, dict[str, Any]]) -> None:
     process = run(launcher, RANKS, SCRIPT, str(STEPS), asked)
@@ -111,6 +111,7 @@ def test_a_rank_that_gets_no_memory(hindrance: str, usual: dict[int, dict[str, A
     same_losses(found, usual)
 
 
+@pytest.mark.slow
 def test_a_rank_that_gets_memory_for_one_edge_of_two(usual: dict[int, dict[str, Any]]) -> None:
     found = trained("auto", "files_for_one_edge", "0")
     assert found[0]["links"] == {"1": SHARED, "3": GLOO}
@@ -118,6 +119,7 @@ def test_a_rank_that_gets_memory_for_one_edge_of_two(usual: dict[int, dict[str, 
     same_losses(found, usual)
 
 
+@pytest.mark.slow
 def test_ranks_in_containers_of_their_own(usual: dict[int, dict[str, Any]]) -> None:
     """Those that see other processes talk over the network to them, two in one container through memory."""
     permitted(*ALONE)
