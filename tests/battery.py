@@ -197,7 +197,7 @@ def gradcheck(world: World) -> None:
 def same_start(world: World) -> None:
     """The parameters do not depend on the ranks, bit for bit; a rank stores only its own rows: contract 3 and 5."""
     graph = CommunicationGraph.watts_strogatz(9, 4, 0.3, seed=1)
-    for initial in ("scaled", "normal"):
+    for initial in ("scaled", "normal", "wave"):
         for dtype in (torch.float32, torch.float64):
             alone = HDNN(place(graph, ALONE), UNEVEN, 4, seed=11, initial=initial, dtype=dtype)
             agents = place(graph, world, spread(world, 9, 2))

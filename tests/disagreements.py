@@ -43,6 +43,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "network.layers": ("4",),
     "network.step": ("0.2",),
     "network.initial": ("scaled",),
+    "network.courant": ("0.8", "network.initial=wave"),
+    "network.jitter": ("0.2", "network.initial=wave"),
     "network.pattern": (str([[i, i] for i in range(8)]),),
     "network.scheme": ("euler",),
     "network.activation": ("relu",),

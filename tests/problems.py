@@ -41,6 +41,8 @@ class Problem:
     coupling: str | Tensor | None = None
     damping: float = 0.0
     graphs: tuple[CommunicationGraph, ...] | None = None
+    initial: str = "scaled"
+    kernel: str = "auto"
 
     def default_coupling(self) -> Tensor:
         """J in the dense order, where none is given: one for each layer where J2 keeps to a graph per layer."""
@@ -69,6 +71,8 @@ class Problem:
             coupling=self.coupling,
             damping=self.damping,
             graphs=self.graphs,
+            initial=self.initial,
+            kernel=self.kernel,
             dtype=torch.float64,
         )
 

@@ -19,6 +19,7 @@ from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_flight, check_kernel
 from hdnn_dist.model.coupling_builder import CouplingBuilder
 from hdnn_dist.model.dense import Dense, DenseView, dense_J
+from hdnn_dist.model.first_weights import COURANT, JITTER, first_weights
 from hdnn_dist.model.given import check_call, check_dense, check_shape, chosen_layers, number_type
 from hdnn_dist.model.identity import network_facts, packed, refuse_other_weights, unpacked
 from hdnn_dist.model.propagation import Passes, Propagation
@@ -32,7 +33,6 @@ from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import positive_number, require_memory, require_type, whole
 from hdnn_dist.weights.blocks import BlockLayout
-from hdnn_dist.weights.initial import draw_layers
 
 EVERY = slice(None)
 
@@ -51,15 +51,15 @@ class HDNN(nn.Module):
     all layers have; or a matrix per layer. ``coupling_pattern``: its blocks R. ``damping``: gamma of
     J - gamma I, for H1.
 
-    ``initial``: ``"scaled"`` (variance 1/fan-in) or ``"normal"`` (standard normal); drawn per (seed, agent, layer),
-    so the network does not depend on the number of ranks. ``store_every``: where layers cannot be undone, every how
-    many of them a state is kept. ``flight``: (columns of a tile of samples, how many are in flight between ranks).
+    ``initial``: ``"scaled"`` (variance 1/fan-in), ``"normal"`` (standard normal) or ``"wave"``, which carries small
+    states along the graph: ``courant``, at most 1, is half its largest frequency times h, ``jitter`` its random share.
+    Drawn per (seed, agent, layer). ``store_every``: where layers cannot be undone, every how many a state is kept.
+    ``flight``: (columns of a tile of samples, how many are in flight between ranks).
     ``kernel``: "torch", the portable one; "fused", compiled for this machine; "triton" and "triton-bf16", on CUDA, the
     second with products of bfloat16; or "auto" for the fastest that gives the results of the dtype.
 
     Parameters: ``weights``, all K and b of this rank's agents, (layers, operators, size), or flat where layers differ;
-    ``coupling``, where it is trained.
-    Raises ``ValueError`` for what cannot be built.
+    ``coupling``, where it is trained. Raises ``ValueError`` for what cannot be built.
 
     Source: Galimberti et al., IEEE TAC 68(5), 2023. The rebuilding backward pass uses that their semi-implicit Euler
     step is invertible in closed form.
@@ -77,6 +77,8 @@ class HDNN(nn.Module):
         scheme: str | None = None,
         activation: str | Activation = "tanh",
         initial: str = "scaled",
+        courant: float = COURANT,
+        jitter: float = JITTER,
         pattern: Pattern | Sequence[Pattern] | None = None,
         graphs: Sequence[CommunicationGraph] | None = None,
         coupling: str | Tensor | Sequence[Tensor] | None = None,
@@ -92,13 +94,13 @@ class HDNN(nn.Module):
         self.agents = agents
         self.require_same(
             features=features, layers=layers, step=step, architecture=architecture, seed=seed, scheme=scheme,
-            activation=told_activation(activation), initial=initial, pattern=pattern, graphs=graphs, coupling=coupling,
-            coupling_pattern=coupling_pattern, damping=damping, store_every=store_every, flight=flight, dtype=dtype,
+            activation=told_activation(activation), initial=(initial, courant, jitter), pattern=pattern, graphs=graphs,
+            coupling=coupling, coupling_pattern=coupling_pattern, damping=damping, store_every=store_every,
+            flight=flight, dtype=dtype,
         )  # fmt: skip
         check_kernel(kernel)
         check_flight(flight)
-        self.kernel, dtype = kernel, number_type(dtype)
-        self.architecture = named(architecture, scheme)
+        self.kernel, dtype, self.architecture = kernel, number_type(dtype), named(architecture, scheme)
         self.activation = activation_named(activation)
         self.features = features_per_agent(features, agents.graph.agents)
         self.architecture.check_features(self.features)
@@ -107,7 +109,7 @@ class HDNN(nn.Module):
         require_memory(f"{self.layers} layers of {most} features", 8 * self.layers * most)
         self.step, self.seed = positive_number("step", step), seed
         self.stack = build_stack(agents, self.architecture, self.features, self.layers, pattern, graphs)
-        weights = draw_layers(self.stack, seed, initial)
+        weights = first_weights(self.stack, self.architecture, self.step, seed, initial, coupling, courant, jitter)
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
         self.coupling_builder = CouplingBuilder(
             agents, self.architecture, self.features, self.stack, coupling_pattern, seed

@@ -101,6 +101,8 @@ def _network(config: Config, agents: Agents) -> HDNN:
         architecture=chosen.architecture,
         seed=config.seed,
         initial=chosen.initial,
+        courant=chosen.courant,
+        jitter=chosen.jitter,
         pattern=pattern_of(config, agents.graph),
         scheme=chosen.scheme,
         activation=chosen.activation,

@@ -8,7 +8,8 @@ from hdnn_dist.support.arguments import seed_number, unknown
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers
 
-INITIALS = ("scaled", "normal")
+DRAWN = ("scaled", "normal")
+INITIALS = (*DRAWN, "wave")  # the last one is drawn in ``wave``
 READOUT_STREAM = 1 << 32
 COUPLING_STREAM = 1 << 33
 LIFT_STREAM = 1 << 34
@@ -80,6 +81,6 @@ def draw_lift(agents: np.ndarray, features: np.ndarray, fan_in: int, seed: int) 
 
 
 def _check(initial: str, seed: int) -> None:
-    if initial not in INITIALS:
-        raise unknown("initial", initial, INITIALS)
+    if initial not in DRAWN:
+        raise unknown("initial", initial, DRAWN)
     seed_number(seed)

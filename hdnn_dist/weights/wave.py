@@ -1,0 +1,132 @@
+"""Weights that carry waves: small states travel along the graph, layer after layer, and their energy is kept.
+
+Every K is ``share`` W and a little of random weights. W has norm 1 at most, whatever the graph and the features, by
+degrees alone: with r_i blocks that agent i reads of others, and c_k others that read block k,
+
+    W_ik = E_ik / (1 + LAZY) / sqrt(r_i c_k),    W_ii = LAZY / (1 + LAZY) I
+
+which is (A + LAZY) / (1 + LAZY) where all read each other, A the normalised adjacency matrix. The Schur test gives
+||W|| <= 1, reached on every connected graph, so the Courant number needs neither an iteration nor a message. E_ik joins
+feature s of agent k to feature s of agent i, and has norm 1 where they have different numbers of features.
+
+Legend: ``degrees`` (r, c); a *role* says which W an operator is, see ``ROLES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.weights.blocks import BlockLayout
+from hdnn_dist.weights.initial import draw_layers
+from hdnn_dist.weights.layers import Layers
+
+LAZY = 0.1  # without it agents at odd and at even distances would not hear of each other
+RANDOM_NORM = 2.0  # about that of random weights of variance 1/fan-in
+
+Block = Callable[[float, bool, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Wave:
+    """How a wave is drawn: the role and the share of each operator, and how much of it is random, 0 to 1."""
+
+    roles: Sequence[str]
+    shares: Sequence[float]
+    jitter: float
+
+
+def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
+    """The weights of all layers, float64, in the shape of ``draw_layers``: share ((1 - jitter) W + jitter Z), Z random.
+
+    Biases have the random part alone. ``ValueError`` for a pattern that carries nothing.
+    """
+    weights = torch.from_numpy(draw_layers(layers, seed, "scaled")).mul_(wave.jitter / RANDOM_NORM)
+    _check(layers)
+    for run in layers.runs(weights):
+        for operator, (role, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
+            part = run.weights[:, operator]
+            part[:, : run.layout.entries] += (1 - wave.jitter) * carrier(run.layout, role)
+            part *= share
+    return weights.numpy()
+
+
+def carrier(layout: BlockLayout, role: str) -> Tensor:
+    """(entries,) float64: W of that role as it lies in memory."""
+    flat = torch.zeros(layout.entries, dtype=torch.float64)
+    strength = strengths(layout.pattern, role == "rotation")
+    for group in layout.groups:
+        for number, agent in enumerate(group.agents.tolist()):
+            reads = layout.pattern.reads(agent).tolist()
+            blocks = group.matrix(flat, number).split(layout.halo.sizes[reads].tolist(), dim=1)
+            for other, block, weight in zip(reads, blocks, strength[agent], strict=True):
+                block.copy_(ROLES[role](weight, other == agent, *block.shape))
+    return flat
+
+
+def strengths(pattern: Pattern, stored_once: bool = False) -> list[list[float]]:
+    """The factors of E_ik for the blocks that each agent reads, in their order; ``stored_once``: half of a skew one."""
+    apart = pattern.rows != pattern.columns
+    rows, columns = pattern.rows[apart], pattern.columns[apart]
+    r, c = (np.bincount(ends, minlength=pattern.agents) for ends in (rows, columns))
+    r, c = (r + c, r + c) if stored_once else (r, c)
+    own = (r == 0) & (c == 0)
+    each = np.full(len(apart), LAZY / (1 + LAZY))
+    each[own[pattern.rows]] = 1.0
+    each[apart] = 1 / (1 + LAZY) / np.sqrt(r[rows] * c[columns])
+    return [part.tolist() for part in np.split(each, pattern.indptr[1:-1])]
+
+
+def joined(rows: int, columns: int) -> Tensor:
+    """E (rows, columns): ones where the features are the same modulo the smaller number, scaled to norm 1."""
+    least = max(1, min(rows, columns))
+    same = torch.arange(rows)[:, None] % least == torch.arange(columns) % least
+    return same.double() / np.sqrt(-(-max(rows, columns) // least))
+
+
+def _own(weight: float, own: bool, rows: int, columns: int) -> Tensor:
+    return torch.eye(rows, columns, dtype=torch.float64) * own
+
+
+def _neighbours(weight: float, own: bool, rows: int, columns: int) -> Tensor:
+    return weight * joined(rows, columns)
+
+
+def _halves(weight: float, own: bool, rows: int, columns: int) -> Tensor:
+    """The first half of an agent reads itself, the second its neighbours."""
+    first = _own(weight, own, rows // 2, columns // 2)
+    return torch.block_diag(first, _neighbours(weight, own, rows - rows // 2, columns - columns // 2))
+
+
+def _rotation(weight: float, own: bool, rows: int, columns: int) -> Tensor:
+    """[0 E; -E 0], half of it on the diagonal, where U - U^T doubles it; of an odd feature nothing."""
+    block, (m, n) = torch.zeros(rows, columns, dtype=torch.float64), (rows // 2, columns // 2)
+    E = joined(m, n) * (weight / 2 if own else weight)
+    block[:m, n : 2 * n], block[m : 2 * m, :n] = E, -E
+    return block
+
+
+ROLES: dict[str, Block] = {"own": _own, "neighbours": _neighbours, "halves": _halves, "rotation": _rotation}
+
+
+def _check(layers: Layers) -> None:
+    patterns = [layout.pattern for layout in layers.layouts]
+    if all((pattern.rows == pattern.columns).all() for pattern in patterns):
+        raise ValueError(
+            "initial='wave' travels from neighbour to neighbour, but no agent reads another one here: "
+            "give a graph or a pattern with edges, or use initial='scaled'"
+        )
+    for pattern in patterns:
+        agents = np.arange(pattern.agents)
+        without = agents[~pattern.contains(agents, agents)]
+        if len(without):
+            i = int(without[0])
+            raise ValueError(
+                f"initial='wave' needs every agent's own block, but the pattern has no ({i}, {i}): add it, "
+                "or use initial='scaled'"
+            )

@@ -1,0 +1,141 @@
+"""Weights that carry waves: what they are, what they reach, and that the contract holds with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from problems import Problem, check_against_oracle
+from torch import Tensor
+
+import hdnn_dist.weights.wave as wave
+from hdnn_dist import HDNN, CommunicationGraph, Pattern, connect, place
+from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.sensitivity import exact
+from hdnn_dist.analysis.symplectic import residual, structure_matrix
+from hdnn_dist.model.first_weights import CARRIED
+
+WORLD = connect("local")
+RING, GRID = CommunicationGraph.ring(20), CommunicationGraph.grid(3, 3)
+UNEVEN = (2, 4, 2, 6, 2, 4, 8, 2, 4)
+GRAPHS = {
+    "ring": (RING, 4),
+    "path": (CommunicationGraph.path(9), 2),
+    "uneven grid": (GRID, UNEVEN),
+    "star": (CommunicationGraph.star(9), UNEVEN),
+    "random": (CommunicationGraph.erdos_renyi(9, 0.4, seed=2), UNEVEN),
+}
+FAR = (("ring:40", 0, 20, 18), ("path:40", 0, 39, 30), ("grid:20x20", 0, 399, 30))
+
+
+def network(graph: CommunicationGraph = RING, features: object = 2, layers: int = 4, **about: object) -> HDNN:
+    about = {"initial": "wave", "step": 0.5, "dtype": torch.float64, "kernel": "torch", **about}
+    return HDNN(place(graph, WORLD), features, layers, **about)
+
+
+def response(net: HDNN, source: int, target: int) -> Tensor:
+    """(features of the target, of the source): what a small change of one agent does to another."""
+    owner = np.repeat(np.arange(len(net.features)), net.features)
+    rows, columns = np.flatnonzero(owner == target), np.flatnonzero(owner == source)
+    x = torch.zeros(len(columns), net.local_features, dtype=torch.float64)
+    dx = x.clone()
+    dx[range(len(columns)), columns] = 1
+    return net.tangent(x, dx)[1][:, rows].T
+
+
+def norm(matrix: Tensor) -> float:
+    return float(torch.linalg.matrix_norm(matrix, 2))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("architecture", CARRIED)
+def test_courant_is_half_the_largest_frequency_times_h(architecture: str, graph: str) -> None:
+    """From degrees alone: reached where all agents have as many features, else kept."""
+    chosen, features = GRAPHS[graph]
+    net = network(chosen, features, 2, architecture=architecture, courant=0.8, jitter=0.0)
+    K = net.dense().K[0]
+    generator = K if architecture in ("MS1", "MS2") else structure_matrix(net) @ K.T @ K
+    found = net.step * float(torch.linalg.eigvals(generator).abs().max()) / 2
+    assert found == pytest.approx(0.8) if isinstance(features, int) else found <= 0.8 + 1e-12
+
+
+@pytest.mark.parametrize("architecture", ["H2", "MS1", "MS3"])
+def test_nothing_grows_below_the_courant_limit(architecture: str) -> None:
+    """Powers of a layer stay bounded, as long as one likes; random weights of the same norm do not."""
+    few, many = (response(network(layers=n, architecture=architecture, jitter=0.0), 0, 0) for n in (50, 800))
+    assert norm(many) < 3 * max(1.0, norm(few))
+
+
+def test_a_ring_carries_without_dispersion_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hops a layer, all that K^T K reads: the front of q arrives whole after d / 2 layers, whatever d."""
+    monkeypatch.setattr(wave, "LAZY", 0.0)
+    for layers in (5, 8, 32):
+        net = network(CommunicationGraph.ring(5 * layers), 2, layers, courant=1.0, jitter=0.0, step=1.0)
+        assert abs(float(response(net, 0, 2 * layers)[1, 1])) == pytest.approx(1.0)
+        assert norm(response(net, 0, 2 * layers + 1)) == 0.0
+
+
+@pytest.mark.parametrize(("graph", "source", "target", "layers"), FAR, ids=str)
+@pytest.mark.parametrize("architecture", ["H2", "MS1", "MS3"])
+def test_far_agents_are_reached(architecture: str, graph: str, source: int, target: int, layers: int) -> None:
+    def size(initial: str) -> float:
+        net = network(CommunicationGraph.parse(graph), 4, layers, architecture=architecture, initial=initial)
+        return norm(response(net, source, target))
+
+    assert size("wave") > 0.01 > 100 * size("scaled")
+
+
+@pytest.mark.parametrize("graph", ["uneven grid", "random"])
+@pytest.mark.parametrize("architecture", CARRIED)
+def test_equals_the_dense_oracle(architecture: str, graph: str) -> None:
+    chosen, features = GRAPHS[graph]
+    check_against_oracle(Problem(chosen, features, architecture, initial="wave", kernel="torch"), WORLD)
+
+
+def test_sparse_patterns_and_a_graph_per_layer_equal_the_dense_oracle() -> None:
+    pairs = tuple((i, k) for i, k in zip(*np.nonzero(GRID.matrix()), strict=True) if i == k or (i + 2 * k) % 3)
+    check_against_oracle(Problem(GRID, UNEVEN, "H2", pattern=pairs, initial="wave", kernel="torch"), WORLD)
+    graphs = (CommunicationGraph.path(9), CommunicationGraph.ring(9), CommunicationGraph.path(9))
+    check_against_oracle(Problem(graphs[1], UNEVEN, "H2", graphs=graphs, initial="wave", kernel="torch"), WORLD)
+
+
+@pytest.mark.parametrize("architecture", ["H2", "MS3"])
+def test_sensitivities_are_those_of_the_family(architecture: str) -> None:
+    """BSMs are symplectic, have norms of at least 1, and keep to their bounds."""
+    net = network(GRID, UNEVEN, 24, architecture=architecture)
+    x = torch.as_tensor(np.random.default_rng(3).standard_normal((1, net.local_features)))
+    found, J = bounds(net), structure_matrix(net)
+    for j, bsm in exact(net, x, [1, 6, 24]):
+        M = bsm.squeeze().T
+        assert residual(M, J) < 1e-10
+        assert 0 <= np.log(norm(M)) <= found.log_upper(j)
+
+
+WRONG = {
+    "courant of 0": ({"courant": 0.0}, "courant is 0.0: expected a number greater than 0, at most 1"),
+    "courant above the limit": ({"courant": 1.5}, "courant is 1.5: expected a number greater than 0, at most 1"),
+    "courant as text": ({"courant": "1"}, "courant is '1': expected a number"),
+    "negative jitter": ({"jitter": -0.1}, "jitter is -0.1: expected a number from 0 to 1"),
+    "more jitter than all": ({"jitter": 2}, "jitter is 2: expected a number from 0 to 1"),
+    "courant of others": ({"initial": "scaled", "courant": 0.5}, "courant is 0.5, which says nothing to initial='sca"),
+    "jitter of others": ({"initial": "normal", "jitter": 0.5}, "jitter is 0.5, which says nothing to initial='nor"),
+    "MLP": ({"architecture": "MLP"}, "initial='wave' is not known for MLP: use H2, MS3, H1-J1, MS1, MS2"),
+    "H1-J2": ({"architecture": "H1-J2"}, "initial='wave' is not known for H1-J2"),
+    "trained X": ({"coupling": "trained"}, "initial='wave' needs the coupling 'I' that H2 has by itself"),
+    "given X": ({"coupling": torch.eye(8)}, "initial='wave' needs the coupling 'I'"),
+    "no neighbours": ({"pattern": Pattern.diagonal(4)}, "no agent reads another one here: give a graph or a pattern"),
+    "no own block": (
+        {"pattern": Pattern.from_pairs(4, [(0, 1), (1, 0), (1, 1), (2, 2), (3, 3)])},
+        r"needs every agent's own block, but the pattern has no \(0, 0\)",
+    ),
+    "one feature of MS2": ({"architecture": "MS2", "features": 1}, "agent 0 has 1 feature, .*MS2.*: give it 2"),
+    "negative seed": ({"seed": -1}, "seed is -1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_waves_are_refused_in_one_line(name: str) -> None:
+    arguments, message = WRONG[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        network(CommunicationGraph.ring(4), **{"features": 2, **arguments})
+    assert "\n" not in str(caught.value)
