@@ -7,13 +7,17 @@ import pytest
 import torch
 from problems import Problem, check_against_oracle
 from torch import Tensor
+from typer.testing import CliRunner
 
 import hdnn_dist.weights.wave as wave
 from hdnn_dist import HDNN, CommunicationGraph, Pattern, connect, place
 from hdnn_dist.analysis.bounds import bounds
+from hdnn_dist.analysis.check import Checked, check_config
 from hdnn_dist.analysis.sensitivity import exact
 from hdnn_dist.analysis.symplectic import residual, structure_matrix
+from hdnn_dist.cli.commands import app
 from hdnn_dist.model.first_weights import CARRIED
+from hdnn_dist.training.config_files import load_config
 
 WORLD = connect("local")
 RING, GRID = CommunicationGraph.ring(20), CommunicationGraph.grid(3, 3)
@@ -25,6 +29,7 @@ GRAPHS = {
     "star": (CommunicationGraph.star(9), UNEVEN),
     "random": (CommunicationGraph.erdos_renyi(9, 0.4, seed=2), UNEVEN),
 }
+FAR_ONES = "data.columns={50 = [0], 66 = [1]}"
 FAR = (("ring:40", 0, 20, 18), ("path:40", 0, 39, 30), ("grid:20x20", 0, 399, 30))
 
 
@@ -139,3 +144,50 @@ def test_wrong_waves_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         network(CommunicationGraph.ring(4), **{"features": 2, **arguments})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("graph", "readers", "courant", "farthest", "layers"),
+    [
+        ("ring:100", "[0]", 0.9, 50, 31),
+        ("ring:100", "[0, 30]", 1.0, 34, 19),
+        ("path:12", "[3]", 0.5, 8, 9),
+        ("path:12", "all", 0.9, 0, 0),
+    ],
+)
+def test_check_tells_how_many_layers_the_farthest_input_needs(
+    graph: str, readers: str, courant: float, farthest: int, layers: int
+) -> None:
+    given = (
+        f"graph={graph}", f"readout.at={readers}", f"network.courant={courant}",
+        "network.initial=wave", "network.kernel=torch",
+    )  # fmt: skip
+
+    def checked(*more: str) -> Checked:
+        config = load_config(
+            None, [*given, *more, "data.columns={0 = [0], 11 = [1]}" if graph == "path:12" else FAR_ONES]
+        )
+        return check_config(config, CommunicationGraph.parse(config.graph))
+
+    few, enough = checked("network.layers=1"), checked(f"network.layers={max(1, layers)}")
+    assert few.distance == farthest
+    assert enough.warning is None
+    if layers:
+        assert f"needs {layers} layers for: raise network.layers (now 1)" in few.warning
+        assert f"needs {layers} layers" in few.rows()["farthest input"]
+
+
+def test_check_prints_the_warning_and_still_passes() -> None:
+    """More hops than the wave has layers for, although K^T K alone would reach so far."""
+    given = [
+        "graph=ring:20",
+        "readout.at=[0]",
+        "network.layers=5",
+        "network.initial=wave",
+        "network.courant=0.6",
+        "network.kernel=torch",
+    ]
+    words = [word for text in given for word in ("--set", text)]
+    result = CliRunner().invoke(app, ["check", *words, "--set", "data.columns={9 = [0, 1]}"])
+    assert result.exit_code == 0
+    assert "warning: the farthest input is 9 edges from the readout" in " ".join(result.output.split())

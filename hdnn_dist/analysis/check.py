@@ -14,8 +14,10 @@ from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import owners, place
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.distances import distances_to
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
+from hdnn_dist.model.first_weights import WAVE, layers_across
 from hdnn_dist.model.readers import check_readers
 from hdnn_dist.model.stack_builder import require_weights
 from hdnn_dist.propagation.architectures import Architecture
@@ -47,6 +49,23 @@ class Checked:
     unreached: np.ndarray
 
     @property
+    def distance(self) -> int:
+        """Edges from the farthest input to the nearest agent that is read."""
+        blocks = self.graph.pattern()
+        return int(distances_to(blocks.indptr, blocks.columns, self.readers)[self.inputs].max(initial=0))
+
+    @property
+    def warning(self) -> str | None:
+        """That a wave has too few layers to come from the farthest input to the readout; None if it has enough."""
+        chosen = self.config.network
+        if chosen.initial != WAVE or chosen.layers >= (needed := layers_across(self.distance, chosen.courant)):
+            return None
+        return (
+            f"the farthest input is {self.distance} edges from the readout, which a wave of courant {chosen.courant:g} "
+            f"needs {needed} layers for: raise network.layers (now {chosen.layers})"
+        )
+
+    @property
     def failure(self) -> str | None:
         """Why this config cannot be trained to use all of its inputs by neighbours alone; None if it can."""
         if self.conditions.refusal is not None:
@@ -72,9 +91,18 @@ class Checked:
             "readout": f"at {len(self.readers)} agents; sees {len(self.inputs) - len(self.unreached)} of "
             f"{len(self.inputs)} agents with an input",
         }
+        rows |= self._farthest()
         if found.cost is not None:
             rows |= {"forward, a layer": str(found.cost.forward), "backward, a layer": str(found.cost.backward)}
         return rows
+
+    def _farthest(self) -> dict[str, str]:
+        chosen, text = self.config.network, f"{self.distance} edges from the readout"
+        if chosen.initial == WAVE and self.distance:
+            text += (
+                f"; a wave of courant {chosen.courant:g} needs {layers_across(self.distance, chosen.courant)} layers"
+            )
+        return {"farthest input": text}
 
 
 def extent(graph: CommunicationGraph) -> tuple[str, str]:

@@ -44,6 +44,8 @@ def check(
         settings = load_config(config, overrides or [])
         checked = check_config(settings, CommunicationGraph.parse(settings.graph))
         table(checked.rows())
+    if checked.warning is not None:
+        console.print(f"warning: {checked.warning}")
     if checked.failure is not None:
         leave(checked.failure, FAILED)
 

@@ -51,3 +51,20 @@ def eccentricities(indptr: IntArray, neighbours: IntArray) -> IntArray:
             eccentricity[sources[missing]] += 1
             reached |= np.bitwise_or.reduceat(reached[neighbours], indptr[:-1])
     return eccentricity
+
+
+def distances_to(indptr: IntArray, neighbours: IntArray, targets: IntArray) -> IntArray:
+    """(agents,): edges from each agent to the nearest of ``targets`` (targets,), -1 where there is no way.
+
+    From row starts (agents + 1,) and neighbours (2 E,).
+    """
+    distance = np.full(len(indptr) - 1, -1)
+    distance[targets] = 0
+    front = np.unique(targets)
+    for steps in range(1, len(distance)):
+        read = np.concatenate([neighbours[indptr[agent] : indptr[agent + 1]] for agent in front.tolist()])
+        front = np.unique(read[distance[read] < 0])
+        if not len(front):
+            break
+        distance[front] = steps
+    return distance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from math import ceil, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.support.arguments import is_number, shown, unknown
 from hdnn_dist.weights.initial import INITIALS, draw_layers
 from hdnn_dist.weights.layers import Layers
-from hdnn_dist.weights.wave import Wave, draw_wave
+from hdnn_dist.weights.wave import Wave, draw_wave, hops
 
 WAVE = "wave"
 COURANT = 0.9
@@ -65,6 +65,11 @@ def first_weights(
     roles, norm = CARRIED[architecture.name]
     shares = [norm(2 * courant, step)] * len(roles)
     return draw_wave(stack, seed, Wave(roles, shares, float(jitter)))
+
+
+def layers_across(distance: int, courant: float) -> int:
+    """How many layers a wave needs at least to travel so many edges."""
+    return ceil(distance / hops(courant))
 
 
 def _check_numbers(initial: object, courant: object, jitter: object) -> None:

@@ -82,6 +82,15 @@ def strengths(pattern: Pattern, stored_once: bool = False) -> list[list[float]]:
     return [part.tolist() for part in np.split(each, pattern.indptr[1:-1])]
 
 
+def hops(courant: float) -> float:
+    """How many edges a layer carries a wave at most.
+
+    Its frequency, 2 asin(courant (LAZY + cos k) / (1 + LAZY)) / h on a ring, grows fastest with the wave number k where
+    it is zero.
+    """
+    return 2 * courant * float(np.sqrt((1 - LAZY) / (1 + LAZY)))
+
+
 def joined(rows: int, columns: int) -> Tensor:
     """E (rows, columns): ones where the features are the same modulo the smaller number, scaled to norm 1."""
     least = max(1, min(rows, columns))
