@@ -16,7 +16,7 @@ from hdnn_dist.weights.wave import Wave, draw_wave, hops
 
 WAVE = "wave"
 COURANT = 0.9
-JITTER = 0.1
+JITTER = 0.02
 
 
 class Carried(NamedTuple):

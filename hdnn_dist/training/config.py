@@ -40,7 +40,7 @@ class NetworkConfig(Section):
     step: Positive = 0.1
     initial: str = "normal"
     courant: Positive = 0.9
-    jitter: NotNegative = 0.1
+    jitter: NotNegative = 0.02
     pattern: Annotated[
         list[tuple[Agent, Agent]] | None,
         Field(description="a list of pairs of agents, such as [[0, 0], [0, 1], [1, 1]]"),

@@ -44,15 +44,16 @@ class Wave:
 def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
     """The weights of all layers, float64, in the shape of ``draw_layers``: share ((1 - jitter) W + jitter Z), Z random.
 
-    Biases have the random part alone. ``ValueError`` for a pattern that carries nothing.
+    Biases are zero: what they add in each layer would travel too, and grow. ``ValueError`` for a pattern that carries
+    nothing.
     """
     weights = torch.from_numpy(draw_layers(layers, seed, "scaled")).mul_(wave.jitter / RANDOM_NORM)
     _check(layers)
     for run in layers.runs(weights):
         for operator, (role, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
-            part = run.weights[:, operator]
-            part[:, : run.layout.entries] += (1 - wave.jitter) * carrier(run.layout, role)
-            part *= share
+            drawn, entries = run.weights[:, operator], run.layout.entries
+            drawn[:, :entries].add_(carrier(run.layout, role), alpha=1 - wave.jitter).mul_(share)
+            drawn[:, entries:] = 0.0
     return weights.numpy()
 
 
