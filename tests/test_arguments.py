@@ -166,8 +166,9 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, object]]] = {
     "HDNN": (
         HDNN,
         {"agents": AGENTS, "features": 2, "layers": 2, "step": 0.1, "architecture": "H2", "seed": 0, "scheme": None,
-         "activation": "tanh", "initial": "scaled", "pattern": None, "graphs": None, "coupling": None,
-         "coupling_pattern": None, "damping": 0.0, "store_every": 1, "dtype": torch.float32, "kernel": "torch"},
+         "activation": "tanh", "initial": "scaled", "courant": 0.9, "jitter": 0.02, "pattern": None, "graphs": None,
+         "coupling": None, "coupling_pattern": None, "damping": 0.0, "store_every": 1, "dtype": torch.float32,
+         "kernel": "torch"},
     ),
     "Readout": (
         Readout,
