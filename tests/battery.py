@@ -22,6 +22,7 @@ from hdnn_dist.analysis.bounds import bounds
 from hdnn_dist.analysis.effects import effects
 from hdnn_dist.analysis.lanczos import extremes
 from hdnn_dist.analysis.sensitivity import exact, forward_exact, single_layers
+from hdnn_dist.analysis.transport import transport
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.halo import Halo
 from hdnn_dist.exchange.ledger import OffGraphError
@@ -338,7 +339,7 @@ def lifted(agents: Agents, architecture: str) -> tuple[Tensor, ...]:
 
 
 def sensitivity_checks(world: World) -> None:
-    """BSMs, their estimated norms and their bounds are those of one process, whatever the placement."""
+    """BSMs, their norms and bounds, and how far a change gets, are those of one process, whatever the placement."""
     graph, features = CommunicationGraph.grid(3, 3), (2,) * 9
     x = torch.as_tensor(np.random.default_rng(4).standard_normal((1, 18)))
     for architecture in ("H2", "H1-J2"):
@@ -353,7 +354,8 @@ def sensitivity_checks(world: World) -> None:
             estimated = torch.tensor(extremes(net, mine, 6)[:2], dtype=torch.float64)
             limits = torch.tensor([bounds(net).log_upper(6), bounds(net).log_continuous(6)])
             figures = torch.tensor([*effects(net, mine).values(), coupling_norm(net)])
-            found.append((whole, forward, layers, estimated, limits, figures, operator_norms(net)))
+            norms = torch.as_tensor(transport(net, mine, 7).norms)
+            found.append((whole, forward, layers, estimated, limits, figures, norms, operator_norms(net)))
             values = torch.linalg.svdvals(whole)
             assert relative_error(forward[0], whole[1]) < TOLERANCE
             assert torch.allclose(estimated, values[1, [0, -1]], rtol=1e-3)

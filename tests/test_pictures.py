@@ -35,6 +35,7 @@ from hdnn_dist.plots.sensitivity import (
     draw_norms,
     draw_singular_values,
 )
+from hdnn_dist.plots.transport import Panel, draw_transport
 from hdnn_dist.runs.pictures import decision_plane, draw_run
 from hdnn_dist.training.build import build
 from hdnn_dist.training.config_files import load_config
@@ -58,6 +59,16 @@ def decision(path: Path) -> Path:
     seen = ("column 0, seen by agent 0", "column 1, seen by agent 12")
     title = "What the network decides, double circles\nPoints: the first 200 of 4000 test samples"
     return draw_decision(grid, grid, probability, points, points[:, 0] > 0, path, title=title, axes_show=seen)
+
+
+def transport(path: Path, panels: int = 3, layers: int = 50, hops: int = 50, title: str = "ring:100") -> Path:
+    at, away = np.arange(layers + 1), np.arange(hops + 1)
+    norms = np.where(away <= 4 * at[:, None], 10.0 ** np.minimum(at[:, None] / 5 - away, 9), 0)
+    front, cone = np.minimum(at // 3, hops), np.minimum(4 * at, hops)
+    drawn = [Panel(f"weights {number}", norms, cone, front, 0.9 if number else None) for number in range(panels)]
+    return draw_transport(
+        drawn, path, title=f"How far a small change at agent 50 gets, layer by layer\n{title}", arrived=0.01
+    )
 
 
 def metrics(epochs: int) -> list[dict[str, float]]:
@@ -170,6 +181,9 @@ PICTURES: dict[str, Callable[[Path], Path]] = {
     "controls": controls,
     "counterexample": counterexample,
     "depth": depth,
+    "transport": transport,
+    "transport of a run": lambda path: transport(path, 2, 1, 1, LONG * 9),
+    "transport through one agent": lambda path: transport(path, 1, 4096, 0),
     "matrix": lambda path: draw_sparsity(np.eye(30, 20), path),
     "blocks": lambda path: draw_sparsity(np.eye(200), path, block_starts=range(0, 200, 2)),
     **{f"graph {Path(spec).name}": graph_of(spec) for spec in SPECS},

@@ -35,7 +35,7 @@ from hdnn_dist.runs.record import recorded_gradients
 from hdnn_dist.support.files import write_whole
 from hdnn_dist.training.job import Job
 
-NAMED = ("counterexample", "depth", "controls")
+NAMED = ("counterexample", "depth", "controls", "transport")
 MOST_ROWS = 12
 SHOWN = ("j", "norm", "smallest_singular_value", "lower_bound", "log10_upper_bound", "symplectic_residual")
 UNRECORDED = "no heat map: the run recorded no gradient norms; train with --set record_gradients=true for one"
@@ -66,7 +66,7 @@ def analyse_run(path: Path, world: World) -> Analysis:
     job = _trained(path, world)
     with agreed(job.head.everyone):
         gradients = recorded_gradients(path / GRADIENTS) if job.is_root else []
-    state = _first_state(job)
+    state = first_states(job)
     table = sensitivity_table(job.net, state, spread(job.net.layers, MOST_ROWS))
     residuals = layer_residuals(job.net, state)
     found = Analysis()
@@ -80,13 +80,13 @@ def analyse_run(path: Path, world: World) -> Analysis:
 def analyse_counterexample(path: Path) -> Analysis:
     """The slowly varying system whose BSM diverges: its numbers and its picture."""
     eps = 0.1
-    _make(path)
+    make_folder(path)
     found = solve(eps)
     every = max(len(found.t) // 200, 1)
     numbers = {"eps": eps, "t": found.t[::every], "y": found.y[::every], "bsm": found.bsm[::every]}
     return Analysis(
         [
-            _write_json(
+            write_json(
                 path / "counterexample.json", {name: np.asarray(part).tolist() for name, part in numbers.items()}
             ),
             draw_counterexample(found.t, found.y, found.bsm, path / "counterexample.png", eps=eps),
@@ -107,7 +107,7 @@ def analyse_depth(path: Path, world: World) -> Analysis:
     content = {"graph": agents.graph.name, "step": SWEEP_STEP, "seed": SWEEP_SEED, "layers": DEPTHS, "norms": norms}
     about = f"random weights of seed {SWEEP_SEED}, step {SWEEP_STEP:g}, {agents.graph.name}"
     rows = [{"layers": N, **{name: each[at] for name, each in norms.items()}} for at, N in enumerate(DEPTHS)]
-    written = [_write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png", about=about)]
+    written = [write_json(path / "depth.json", content), draw_depth(norms, DEPTHS, path / "depth.png", about=about)]
     return Analysis(written, rows, ["norm of d y_N / d y_0 of the first N layers"])
 
 
@@ -123,7 +123,7 @@ def analyse_controls(path: Path, world: World) -> Analysis:
     ]
     notes = [f"{control.name}: {control.key}, {network}" for control, network in zip(CONTROLS, networks, strict=True)]
     written = [
-        _write_json(path / "controls.json", {"controls": content}),
+        write_json(path / "controls.json", {"controls": content}),
         draw_controls(content, path / "controls.png"),
     ]
     return Analysis(written, [row for rows in tables for row in rows], notes)
@@ -133,10 +133,13 @@ def _trained(path: Path, world: World) -> Job:
     return open_job(read_run(path, ["dtype=float64"], f", or one of {', '.join(NAMED)}"), world)
 
 
-def _first_state(job: Job) -> torch.Tensor:
-    """(1, local features) before the first layer, of the first sample of the test set."""
+def first_states(job: Job, samples: int = 1) -> torch.Tensor:
+    """(samples, local features) before the first layer, of the first samples of the test set, or as many as there are.
+
+    Behind a lift at the central pixel.
+    """
     with torch.no_grad():
-        state = job.state(job.test.inputs[:1])
+        state = job.state(job.test.inputs[:samples])
     return state if job.lift is None else state[:, :, state.shape[2] // 2, state.shape[3] // 2]
 
 
@@ -149,7 +152,7 @@ def _write_run(
 ) -> list[Path]:
     about = f"{job.net.architecture.name}, {job.net.layers} layers, {job.agents.graph.name}, {_where(job)}"
     written = [
-        _write_json(path / ANALYSIS, {**_about(job), "table": table, "layer_residuals": residuals}),
+        write_json(path / ANALYSIS, {**_about(job), "table": table, "layer_residuals": residuals}),
         draw_norms(table, path / NORMS, about=about),
         draw_singular_values(table, path / VALUES, about=about),
     ]
@@ -193,7 +196,8 @@ def _sample(net: HDNN) -> torch.Tensor:
     return torch.as_tensor(np.concatenate(own)).unsqueeze(0)
 
 
-def _make(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """A new folder, or an empty one that is there; ``ValueError`` for any other, and for a file."""
     if path.exists() and not path.is_dir():
         raise ValueError(f"--run-dir {path} is a file: choose another")
     if path.is_dir() and any(path.iterdir()):
@@ -205,8 +209,9 @@ def _make_at_root(path: Path, agents: Agents) -> None:
     """Before anything is computed; what is wrong there is raised on every rank."""
     with agreed(SumTree(agents)):
         if not agents.world.rank:
-            _make(path)
+            make_folder(path)
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> Path:
+def write_json(path: Path, content: dict[str, Any]) -> Path:
+    """Write a whole file, or none."""
     return write_whole(path, json.dumps(content, indent=2) + "\n")

@@ -110,7 +110,7 @@ def check(
         check_graphs(graphs, layers, graph)
     if R is not None and not known.coupled:
         raise ValueError(f"R is given, but {known.name} has J K^T = I and takes no coupling: leave R out")
-    kinds = {here: _Reads(known, here, T, R) for here in (graphs or [graph])}
+    kinds = {here: Reads(known, here, T, R) for here in (graphs or [graph])}
     refusal = _refusal(graphs, kinds)
     if refusal is None and cost is None:
         costs = [_cost(reads, architecture, scheme, coupled=R is not None) for reads in kinds.values()]
@@ -121,8 +121,11 @@ def check(
     return Conditions(layers, refusal, outside, influence, pairs, cost)
 
 
-class _Reads:
-    """The half-steps of a layer as patterns, each with those that a set of agents passes one after the other."""
+class Reads:
+    """The half-steps of a layer as patterns, each with those that a set of agents passes one after the other.
+
+    ``T``, ``R``: as of ``check``, patterns or dense 0/1 matrices (agents, agents).
+    """
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class _Reads:
         self.halves = [(half, half.patterns(self.T, self.R)) for half in architecture.layer]
 
     def layer(self, state: dict[str, Bits]) -> dict[str, Bits]:
-        """Which inputs each agent's parts depend on after a layer, from what they depend on before."""
+        """Which inputs each agent's parts depend on after a layer, from what they depend on before: (agents,) each."""
         after = dict(state)
         for half, patterns in self.halves:
             moved = _through(patterns, (state if self.architecture.simultaneous else after)[half.source])
@@ -170,7 +173,7 @@ def _unpacked(bits: Bits, count: int) -> BoolArray:
     return (bits[:, np.newaxis] >> np.arange(count, dtype=np.uint64) & np.uint64(1)).astype(np.bool_)
 
 
-def _outside(reads: _Reads) -> BoolArray:
+def _outside(reads: Reads) -> BoolArray:
     """(agents, agents): where the blocks of any half-step lie outside the graph."""
     graph = reads.graph
     outside = np.empty((graph.agents, graph.agents), dtype=np.bool_)
@@ -180,12 +183,12 @@ def _outside(reads: _Reads) -> BoolArray:
     return outside
 
 
-def _cost(reads: _Reads, architecture: str, scheme: str | None, coupled: bool) -> LayerCost:
+def _cost(reads: Reads, architecture: str, scheme: str | None, coupled: bool) -> LayerCost:
     coupling: dict[str, Any] = {"coupling": "trained", "coupling_pattern": reads.R} if coupled else {}
     return layer_cost(reads.graph, architecture=architecture, scheme=scheme, pattern=reads.T, **coupling)
 
 
-def _influence(layers: Sequence[_Reads], enters: ArrayLike | None) -> tuple[BoolArray, IntArray]:
+def _influence(layers: Sequence[Reads], enters: ArrayLike | None) -> tuple[BoolArray, IntArray]:
     parts, agents = layers[0].architecture.parts, layers[0].graph.agents
     entered = np.broadcast_to(True if enters is None else np.asarray(enters), (len(parts), agents))
     influence = np.empty((agents, agents), dtype=np.bool_)
@@ -212,7 +215,7 @@ def _size(state: dict[str, Bits]) -> int:
     return int(np.unpackbits(_any_part(state).view(np.uint8)).sum(dtype=np.int64))
 
 
-def _refusal(graphs: Sequence[CommunicationGraph] | None, kinds: Mapping[CommunicationGraph, _Reads]) -> str | None:
+def _refusal(graphs: Sequence[CommunicationGraph] | None, kinds: Mapping[CommunicationGraph, Reads]) -> str | None:
     for graph, reads in kinds.items():
         for name, pattern in (("T", reads.T), ("R", reads.R)):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -17,13 +18,16 @@ from hdnn_dist.analysis.analyze import (
     analyse_depth,
     analyse_run,
 )
+from hdnn_dist.analysis.analyze_transport import FIXED, analyse_initials, analyse_trained
 from hdnn_dist.analysis.check import agents_by_name, check_config, extent
 from hdnn_dist.analysis.cost import LayerCost, layer_cost
 from hdnn_dist.cli.report import check_picture
 from hdnn_dist.cli.shell import FAILED, ConfigFile, Overrides, console, default_folder, leave, reported, table
-from hdnn_dist.exchange.connect import connect
+from hdnn_dist.exchange.connect import connect, meet_early
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.plots.graph import draw_graph
+from hdnn_dist.runs.opened import Opened, read_run
+from hdnn_dist.support.arguments import concerning
 from hdnn_dist.support.markdown import padded_table
 from hdnn_dist.training.config_files import load_config
 
@@ -103,6 +107,16 @@ def analyze(
         str | None,
         typer.Argument(metavar="RUN", help=f"A finished run's folder, or one of {', '.join(NAMED)}."),
     ] = None,
+    of: Annotated[
+        Path | None, typer.Argument(metavar="[RUN|CONFIG]", help="Of transport: a run's folder, or a TOML file.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="AGENT", help="Of transport: whose state is changed; default the farthest."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Of transport: change a key; repeatable.")
+    ] = None,
     transport: Annotated[str, typer.Option(help="auto, local, c10d (under torchrun) or mpi (under mpirun).")] = "auto",
     run_dir: Annotated[
         Path | None, typer.Option(help=f"Where {', '.join(NAMED)} write; default runs/NAME-TIME.")
@@ -114,10 +128,15 @@ def analyze(
     counterexample   a system whose sensitivity diverges although its state hardly moves
     depth            4 to 4096 layers of H2, H1-J1 and an MLP
     controls         what smoothness, weight penalty and decay, projection and damping do, weaker and stronger
+    transport        how far a change at one agent gets, layer by layer: of a CONFIG with every initialisation, or of a
+                     RUN before and after training, into its folder
     """
     with reported():
         if what is None:
             raise ValueError(f"RUN is missing: give the folder of a finished run, or one of {', '.join(NAMED)}")
+        if what == "transport":
+            return _show(_transport(of, source, overrides or [], transport, run_dir))
+        _refuse_those_of_transport(what, {"RUN or CONFIG": of, "--from": source, "--set": overrides})
         torch.set_num_threads(1)
         folder = run_dir or default_folder(Path(what))
         with connect(transport) as world:
@@ -143,3 +162,29 @@ def _run_folder(what: str, run_dir: Path | None) -> Path:
     if run_dir is not None:
         raise ValueError(f"--run-dir {run_dir}: the analysis of a run is written into its own folder, {what}")
     return Path(what)
+
+
+def _refuse_those_of_transport(what: str, given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is given, but only 'analyze transport' takes it, not 'analyze {what}': leave it out"
+            )
+
+
+def _transport(
+    of: Path | None, source: str | None, overrides: list[str], transport: str, run_dir: Path | None
+) -> Analysis:
+    meet_early(transport)
+    settings = [*overrides, *FIXED]
+    if of is not None and of.is_dir():
+        opened = read_run(_run_folder(str(of), run_dir), settings, ", or a config file")
+    else:
+        config = load_config(of, settings)
+        opened = Opened(run_dir or default_folder(Path("transport")), config, CommunicationGraph.parse(config.graph))
+    with concerning("--from"):
+        agent = None if source is None else opened.graph.agent(source)
+    torch.set_num_threads(1)
+    with connect(transport, timeout=opened.config.timeout, links=opened.config.links) as world:
+        analyse = analyse_trained if of is not None and of.is_dir() else analyse_initials
+        return analyse(opened, world, agent)

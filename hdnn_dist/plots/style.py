@@ -55,15 +55,24 @@ def new_figure(size: tuple[float, float]) -> Figure:
 
 def dress(axes: Axes, title: str) -> None:
     """Title and axes in the look of all pictures; the title goes to the page where there is one."""
-    if (page := DRAWN.get()) is not None:
-        page.take_title(title)
-        title = ""
-    room = _width(axes) - BESIDE
-    shown = "\n".join(_shortened(line, room) for line in title.splitlines())
+    shown = _title(title, _width(axes) - BESIDE)
     axes.set_title(shown, fontsize=TITLE, color=INK, parse_math=False)  # a name may have dollar signs
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(EDGE)
     axes.tick_params(which="both", colors=INK, labelsize=9)
+
+
+def head(figure: Figure, title: str) -> None:
+    """A title above all axes of a figure; it goes to the page where there is one."""
+    figure.suptitle(_title(title, figure.get_figwidth() - BESIDE), fontsize=TITLE, color=INK, parse_math=False)
+
+
+def _title(title: str, room: float) -> str:
+    """What is drawn of a title that has so many inches."""
+    if (page := DRAWN.get()) is not None:
+        page.take_title(title)
+        return ""
+    return "\n".join(_shortened(line, room) for line in title.splitlines())
 
 
 def _width(axes: Axes) -> float:

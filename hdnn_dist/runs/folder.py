@@ -41,11 +41,13 @@ HEADER = "# The config of this run, resolved by hdnn-dist; to run it again, give
 CONFIG, METRICS, GRADIENTS, SUMMARY = "config.toml", "metrics.jsonl", "gradients.jsonl", "summary.json"
 GRAPH = "graph.json"
 FINDINGS = EDGES, JUDGED, DECIDED = "edges.json", "judged.json", "decision.npz"
-ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP = (
+ANALYSES = ANALYSIS, NORMS, VALUES, HEATMAP, TRANSPORT, TRANSPORTED = (
     "analysis.json",
     "bsm_norm.png",
     "singular_values.png",
     "gradient_norms.png",
+    "transport.json",
+    "transport.png",
 )
 
 
