@@ -21,6 +21,7 @@ from test_careless import run as command
 from typer.testing import CliRunner
 
 from hdnn_dist import HDNN, CommunicationGraph, cli, place
+from hdnn_dist.analysis import analyze_transport as analysing
 from hdnn_dist.analysis.transport import hops_from, transport
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.plots.transport import Panel, draw_transport
@@ -163,6 +164,20 @@ class TestCommand:
     ) -> None:
         said(*settings(*FAR, "network.initial=wave", "network.courant=0.5", "network.jitter=0"), "--run-dir", tmp_path)
         assert titles[1:] == ["scaled", "normal", "wave"]
+
+    @pytest.mark.parametrize(("architecture", "graph"), [("H2", "ring:60"), ("MS1", "path:30"), ("MS3", "grid:12x12")])
+    def test_the_front_of_a_wave_keeps_to_its_line(
+        self, architecture: str, graph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It runs beside it, ahead by the few hops by which 1 % of a packet is."""
+        drawn: list[Panel] = []
+        monkeypatch.setattr(analysing, "draw_transport", lambda panels, path, **_: drawn.extend(panels))
+        network = (f"graph={graph}", "network.layers=16", "network.step=0.5", f"network.architecture={architecture}")
+        said(*settings(*FAR, *network, "network.features=4"), "--run-dir", tmp_path)
+        assert [panel.speed is None for panel in drawn] == [True, True, False]
+        wave, layers = drawn[2], np.arange(4, 13)
+        assert np.polyfit(layers, wave.front[layers], 1)[0] == pytest.approx(wave.speed, rel=0.15)
+        assert (wave.front[layers] > wave.speed * layers).all()
 
     def test_a_run_is_seen_before_and_after_training(self, trained: Path, tmp_path: Path, titles: list[str]) -> None:
         """Before it is what its config says, in its own folder; from agent 0, for all are read, or from another."""
