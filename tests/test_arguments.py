@@ -186,6 +186,7 @@ CALLS: dict[str, tuple[Callable[..., object], dict[str, object]]] = {
     "grid": (CommunicationGraph.grid, {"rows": 2, "columns": 2}),
     "erdos_renyi": (CommunicationGraph.erdos_renyi, {"n": 4, "p": 0.9, "seed": 0}),
     "watts_strogatz": (CommunicationGraph.watts_strogatz, {"n": 6, "k": 2, "p": 0.1, "seed": 0}),
+    "barbell": (CommunicationGraph.barbell, {"clique": 3, "path": 2}),
     "neighbours": (RING.neighbours, {"agent": 0}),
     "has_edge": (RING.has_edge, {"i": 0, "k": 1}),
     "forward": (NET.forward, {"x": X, "layers": slice(None)}),

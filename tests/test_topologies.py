@@ -22,6 +22,9 @@ SPECS = [
     "erdos_renyi:20,0.3,0",
     "watts_strogatz:20,4,0.2,1",
     "random_regular:3,10,0",
+    "barbell:4,3",
+    "lollipop:4,3",
+    "crossed_ring:8",
 ]
 
 
@@ -49,6 +52,11 @@ SPECS = [
         ),
         ("random_regular:1,2", [(0, 1)]),
         ("erdos_renyi:3,1", [(0, 1), (0, 2), (1, 2)]),
+        ("barbell:3,2", [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (5, 7), (6, 7)]),
+        ("barbell:2,0", [(0, 1), (1, 2), (2, 3)]),
+        ("lollipop:3,1", [(0, 1), (0, 2), (1, 2), (2, 3)]),
+        ("crossed_ring:4", [(0, 1), (0, 3), (1, 2), (2, 3)]),
+        ("crossed_ring:6", [(0, 1), (0, 5), (1, 2), (1, 4), (2, 3), (2, 5), (3, 4), (4, 5)]),
     ],
 )
 def test_small_graphs(spec: str, edges: list[tuple[int, int]]) -> None:
@@ -130,6 +138,14 @@ def test_random_regular_degrees() -> None:
         ("random_regular:3,9", r"even degree \* n \(now 27\)"),
         ("random_regular:4,4", "degree < n"),
         ("random_regular:1,8", "disconnected graph of 4 components; raise degree"),
+        ("barbell:1,5", "clique is 1, expected an integer of at least 2"),
+        ("barbell:3,-1", "path is -1"),
+        ("barbell:100000,1", "more than"),
+        ("lollipop:3", "lollipop takes the numbers clique, path; for example lollipop:10,5"),
+        ("lollipop:100000,1", "more than"),
+        ("crossed_ring:2", "n is 2, expected an integer of at least 4"),
+        ("crossed_ring:7", "n is 7, expected an even number"),
+        ("crossed_ring:10000000", "more than"),
         ("rnig:8", "did you mean ring:8"),
         ("erdos-renyi:20,0.3", "did you mean erdos_renyi:20,0.3,0"),
         ("ring 8", "did you mean ring:8"),
@@ -177,5 +193,9 @@ def test_positions_for_pictures() -> None:
     ):
         assert graph.positions is not None
         np.testing.assert_allclose(graph.positions, [[0, 1], [1, 0], [0, -1], [-1, 0]], atol=1e-15)
+    barbell = CommunicationGraph.barbell(4, 2).positions
+    assert barbell is not None
+    assert barbell[3:7].tolist() == [[0, 0], [1, 0], [2, 0], [3, 0]]
+    np.testing.assert_allclose(barbell[:, 0] + barbell[::-1, 0], np.full(10, 3.0))
     assert CommunicationGraph.torus(3, 3).positions is not None
     assert CommunicationGraph.star(4).positions is None

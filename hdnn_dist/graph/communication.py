@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import networkx as nx
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from hdnn_dist.graph import files as graph_files
 from hdnn_dist.graph import topologies
 from hdnn_dist.graph.distances import can_be_surveyed, eccentricities
+from hdnn_dist.graph.generated import GeneratedGraphs
 from hdnn_dist.graph.labels import NamedAgents, checked_labels
 from hdnn_dist.graph.nodes import numbered
 from hdnn_dist.graph.pairs import (
@@ -37,7 +38,7 @@ from hdnn_dist.support.arguments import require_type
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class CommunicationGraph(NamedAgents):
+class CommunicationGraph(NamedAgents, GeneratedGraphs):
     """An undirected, connected, simple graph on the agents 0..agents-1.
 
     ``edges``: read-only int64 (E, 2), i < k in each row, rows in lexicographic order. Self-loops are implied
@@ -134,67 +135,7 @@ class CommunicationGraph(NamedAgents):
         graph_files.write(Path(path), self.networkx)
 
     @classmethod
-    def ring(cls, n: int) -> CommunicationGraph:
-        """Each agent joined with the next one, the last with the first; n >= 3."""
-        return cls._of(topologies.ring(n))
-
-    @classmethod
-    def path(cls, n: int) -> CommunicationGraph:
-        """A line of n agents."""
-        return cls._of(topologies.path(n))
-
-    @classmethod
-    def grid(cls, rows: int, columns: int) -> CommunicationGraph:
-        """A grid, its agents numbered row by row."""
-        return cls._of(topologies.grid(rows, columns))
-
-    @classmethod
-    def torus(cls, rows: int, columns: int) -> CommunicationGraph:
-        """A grid whose opposite sides are joined; at least 3 x 3."""
-        return cls._of(topologies.torus(rows, columns))
-
-    @classmethod
-    def star(cls, n: int) -> CommunicationGraph:
-        """Agent 0 joined with n - 1 others."""
-        return cls._of(topologies.star(n))
-
-    @classmethod
-    def complete(cls, n: int) -> CommunicationGraph:
-        """Every agent joined with every other."""
-        return cls._of(topologies.complete(n))
-
-    @classmethod
-    def tree(cls, branching: int, depth: int) -> CommunicationGraph:
-        """A balanced tree with agent 0 at its root."""
-        return cls._of(topologies.tree(branching, depth))
-
-    @classmethod
-    def hypercube(cls, dimension: int) -> CommunicationGraph:
-        """2^dimension agents, joined where their binary numbers differ in one digit."""
-        return cls._of(topologies.hypercube(dimension))
-
-    @classmethod
-    def exponential(cls, n: int) -> CommunicationGraph:
-        """Agent i joined with i + 2^k modulo n, for every k with 2^k < n."""
-        return cls._of(topologies.exponential(n))
-
-    @classmethod
-    def erdos_renyi(cls, n: int, p: float, seed: int = 0) -> CommunicationGraph:
-        """Every pair joined with probability p; ValueError if the draw is not connected."""
-        return cls._of(topologies.erdos_renyi(n, p, seed))
-
-    @classmethod
-    def watts_strogatz(cls, n: int, k: int, p: float, seed: int = 0) -> CommunicationGraph:
-        """A ring of k nearest neighbours (k even), each edge moved with probability p, or ValueError."""
-        return cls._of(topologies.watts_strogatz(n, k, p, seed))
-
-    @classmethod
-    def random_regular(cls, degree: int, n: int, seed: int = 0) -> CommunicationGraph:
-        """A random graph of n agents with ``degree`` neighbours each; ValueError as above."""
-        return cls._of(topologies.random_regular(degree, n, seed))
-
-    @classmethod
-    def _of(cls, topology: topologies.Topology) -> CommunicationGraph:
+    def _of(cls, topology: topologies.Topology) -> Self:
         agents, labels = topology.agents, topology.labels
         return cls(agents, topology.edges, name=topology.name, positions=topology.positions, labels=labels)
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from hdnn_dist.graph.positions import circle, cliques, lattice
 from hdnn_dist.support.arguments import seed_number, shown
 
 MOST_EDGES = 2**20  # a slip such as hypercube:80 is refused before it fills the memory
@@ -38,7 +40,7 @@ def ring(n: int) -> Topology:
     name = _name("ring", n)
     _require(name, 3, "for one or two agents use path", n=n)
     _require_size(name, n)
-    return _topology(name, nx.cycle_graph(n), _circle(n))
+    return _topology(name, nx.cycle_graph(n), circle(n))
 
 
 def path(n: int) -> Topology:
@@ -54,7 +56,7 @@ def grid(rows: int, columns: int) -> Topology:
     name = _name("grid", rows, columns, separator="x")
     _require(name, 1, rows=rows, columns=columns)
     _require_size(name, 2 * rows * columns)
-    return _topology(name, nx.grid_2d_graph(rows, columns), _lattice(rows, columns))
+    return _topology(name, nx.grid_2d_graph(rows, columns), lattice(rows, columns))
 
 
 def torus(rows: int, columns: int) -> Topology:
@@ -62,7 +64,7 @@ def torus(rows: int, columns: int) -> Topology:
     name = _name("torus", rows, columns, separator="x")
     _require(name, 3, "with fewer the wrap-around would double an edge: use grid", rows=rows, columns=columns)
     _require_size(name, 2 * rows * columns)
-    return _topology(name, nx.grid_2d_graph(rows, columns, periodic=True), _lattice(rows, columns))
+    return _topology(name, nx.grid_2d_graph(rows, columns, periodic=True), lattice(rows, columns))
 
 
 def star(n: int) -> Topology:
@@ -78,7 +80,7 @@ def complete(n: int) -> Topology:
     name = _name("complete", n)
     _require(name, 1, n=n)
     _require_size(name, n * (n - 1) // 2)
-    return _topology(name, nx.complete_graph(n), _circle(n))
+    return _topology(name, nx.complete_graph(n), circle(n))
 
 
 def tree(branching: int, depth: int) -> Topology:
@@ -106,7 +108,7 @@ def exponential(n: int) -> Topology:
     _require(name, 1, n=n)
     _require_size(name, n * int(n).bit_length())
     offsets = [2**k for k in range((n - 1).bit_length())]
-    return _topology(name, nx.circulant_graph(n, offsets), _circle(n))
+    return _topology(name, nx.circulant_graph(n, offsets), circle(n))
 
 
 def erdos_renyi(n: int, p: float, seed: int = 0) -> Topology:
@@ -147,6 +149,40 @@ def random_regular(degree: int, n: int, seed: int = 0) -> Topology:
     return _drawn(name, nx.random_regular_graph(degree, n, seed=seed), "raise degree")
 
 
+def barbell(clique: int, path: int) -> Topology:
+    """Two cliques and a path of agents between them, numbered from one end to the other."""
+    name = _name("barbell", clique, path)
+    _require(name, 2, clique=clique)
+    _require(name, 0, path=path)
+    _require_size(name, clique * (clique - 1) + path + 1)
+    return _topology(name, nx.barbell_graph(clique, path), cliques(clique, path, clique))
+
+
+def lollipop(clique: int, path: int) -> Topology:
+    """A clique and a path of agents that begins at its last one, numbered from one end to the other."""
+    name = _name("lollipop", clique, path)
+    _require(name, 2, clique=clique)
+    _require(name, 0, path=path)
+    _require_size(name, clique * (clique - 1) // 2 + path)
+    return _topology(name, nx.lollipop_graph(clique, path), cliques(clique, path, 0))
+
+
+def crossed_ring(n: int) -> Topology:
+    """A ring in which agents are neighbours wherever their distances from agent 0 differ by one, on either side.
+
+    Agents i and n - i are equally far from agent 0, and as far as they are on the ring. Source: Di Giovanni et al., "On
+    over-squashing in message passing neural networks", 2023, the graph of their task CrossedRing.
+    """
+    name = _name("crossed_ring", n)
+    _require(name, 4, n=n)
+    if n % 2:
+        raise ValueError(f"{name}: n is {n}, expected an even number: as many agents on one side as on the other")
+    _require_size(name, 2 * n)
+    sides = [[0], *([i, n - i] for i in range(1, n // 2)), [n // 2]]
+    edges = [(i, k) for near, far in pairwise(sides) for i in near for k in far]
+    return Topology(name, n, np.array(edges, dtype=np.int64), circle(n))
+
+
 # Each generator with its numbers in an example; ``x`` there means that ``x`` separates them.
 GENERATORS: dict[str, tuple[Callable[..., Topology], str]] = {
     "ring": (ring, "8"),
@@ -161,6 +197,9 @@ GENERATORS: dict[str, tuple[Callable[..., Topology], str]] = {
     "erdos_renyi": (erdos_renyi, "20,0.3,0"),
     "watts_strogatz": (watts_strogatz, "20,4,0.2,1"),
     "random_regular": (random_regular, "3,10,0"),
+    "barbell": (barbell, "10,5"),
+    "lollipop": (lollipop, "10,5"),
+    "crossed_ring": (crossed_ring, "8"),
 }
 
 
@@ -222,18 +261,6 @@ def _drawn(name: str, graph: nx.Graph, mend: str) -> Topology:
     if components > 1:
         raise ValueError(f"{name} drew a disconnected graph of {components} components; {mend} or change the seed")
     return _topology(name, graph)
-
-
-def _circle(n: int) -> NDArray[np.float64]:
-    """(n, 2): clockwise on the unit circle from its top."""
-    angle = 2 * np.pi * np.arange(n) / n
-    return np.column_stack([np.sin(angle), np.cos(angle)])
-
-
-def _lattice(rows: int, columns: int) -> NDArray[np.float64]:
-    """(rows * columns, 2): x to the right, y upwards, so row 0 is at the top."""
-    row, column = np.divmod(np.arange(rows * columns), columns)
-    return np.column_stack([column, rows - 1 - row]).astype(np.float64)
 
 
 def _require(name: str, least: int, hint: str = "", **numbers: int) -> None:
