@@ -93,6 +93,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd",),
     "optimizer.learning_rate": ("0.01",),
     "optimizer.weight_decay": ("0.1",),
+    "optimizer.readout_factor": ("10.0",),
     "optimizer.momentum": ("0.5", "optimizer.name=sgd"),
     "optimizer.schedule": ("constant",),
     "optimizer.decay": ("0.5", "optimizer.schedule=exponential"),
@@ -105,6 +106,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "stop.patience": ("3",),
     "stop.min_delta": ("0.1",),
     "stop.metric": ("accuracy",),
+    "stop.goal": ("0.9",),
+    "stop.goal_epochs": ("2",),
 }
 assert KEYS.keys() == set(known_keys()) - set(OWN_KEYS), "a key is missing here"
 

@@ -28,7 +28,9 @@ def job_of(*overrides: str) -> Job:
 
 
 class TestSweep:
-    @pytest.mark.parametrize("also", [(), ("penalties.bound=9.0", "network.initial=scaled"), ("accumulate=2",)])
+    @pytest.mark.parametrize(
+        "also", [(), ("penalties.bound=9.0", "network.initial=scaled"), ("accumulate=2", "optimizer.readout_factor=3")]
+    )
     def test_the_weights_are_untouched(self, also: tuple[str, ...]) -> None:
         """Bit for bit, though the last steps have blown them up; and what is trained afterwards is the same."""
         job, other = job_of("epochs=1", *also), job_of("epochs=1", *also)

@@ -73,6 +73,9 @@ class TestPatience:
             ({"patience": 2, "metric": "accuracy"}, [0.5, 0.6, 0.6, 0.55, 0.9], 4),
             ({"patience": 2}, [math.nan, math.nan, 0.1], 2),
             ({}, [1.0] * 50, None),
+            ({"goal": 0.5}, [0.9, 0.6, 0.5, 0.4], 3),
+            ({"goal": 0.9, "goal_epochs": 2, "metric": "accuracy"}, [0.9, 0.8, 0.95, 0.9, 1.0], 4),
+            ({"goal": 0.1, "patience": 2}, [0.5, 0.6, 0.6, 0.1], 3),
         ],
     )
     def test_epochs_without_an_improvement_are_counted(
@@ -102,6 +105,8 @@ class TestPatience:
 def test_a_metric_that_the_data_have_not_is_refused(keys: Sequence[str], known: str) -> None:
     with pytest.raises(ValueError, match=re.escape(known)):
         train("stop.patience=1", *keys)
+    with pytest.raises(ValueError, match=re.escape(known)):
+        train("stop.goal=1", *keys)
 
 
 def test_a_run_of_numbers_stops_by_its_error() -> None:

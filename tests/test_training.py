@@ -247,6 +247,24 @@ class TestOptimizers:
         assert [parameter.shape for parameter in optimizer.param_groups[0]["params"]] == [(3,)]
         assert optimizer.param_groups[0]["weight_decay"] == 0.25
 
+    @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
+    def test_the_readout_can_have_a_rate_of_its_own(self, schedule: Any) -> None:
+        """At every step so many times that of the others; a rank that does not read has as many groups as the rest."""
+        config = OptimizerConfig(learning_rate=self.PEAK, readout_factor=10.0, schedule=schedule)
+        body, head = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+        optimizer = make_optimizer(config, [body, head], [head])
+        assert [[parameter is body for parameter in group["params"]] for group in optimizer.param_groups] == [[1], [0]]
+        plan = make_schedule(config, optimizer, epochs=1, steps_per_epoch=4)
+        for _ in range(5):
+            first, second = plan.get_last_lr()
+            assert second == pytest.approx(10 * first)
+            optimizer.step()
+            plan.step()
+        elsewhere = make_optimizer(config, [body, nn.Parameter(torch.ones(0))], [])
+        body.grad = torch.ones(3)
+        elsewhere.step()
+        assert len(elsewhere.param_groups) == 2
+
     def test_clipping_limits_the_norm_of_the_whole_gradient(self) -> None:
         tree = SumTree(place(CommunicationGraph.ring(3), connect("local")))
         parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(4))]

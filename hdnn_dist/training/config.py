@@ -98,10 +98,14 @@ class DataConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """``schedule`` changes the learning rate per step from ``learning_rate``, for ``one_cycle`` its peak."""
+    """``schedule`` changes the learning rate per step from ``learning_rate``, for ``one_cycle`` its peak.
+
+    ``readout_factor``: how many times that rate the readout learns with.
+    """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: Positive = 0.05
+    readout_factor: Positive = 1.0
     weight_decay: NotNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     schedule: Literal["one_cycle", "cosine", "exponential", "constant"] = "one_cycle"
@@ -128,12 +132,15 @@ Metric = Literal["loss", "accuracy", "f1", "auc", "mae", "rmse", "r2"]  # of val
 
 class StopConfig(Section):
     """When to end before the last epoch: after ``patience`` epochs in a row in which ``metric`` was not better than the
-    best so far by more than ``min_delta``; never without ``patience``.
+    best so far by more than ``min_delta``, or after ``goal_epochs`` in a row in which it was no worse than ``goal``;
+    never without either.
     """
 
     patience: Count | None = None
     min_delta: NotNegative = 0.0
     metric: Metric = "loss"
+    goal: Annotated[float | None, Field(ge=-LARGEST, le=LARGEST, description="a number, such as 0.99")] = None
+    goal_epochs: Count = 1
 
 
 class CheckpointConfig(Section):

@@ -79,9 +79,11 @@ def sweep(job: Job, lowest: float, highest: float, steps: int) -> Sweep:
     found = Sweep(steps)
     with _untouched(job):
         trainer = Trainer(_steady(job, lowest))
+        groups = trainer.optimizer.param_groups
+        factors = [group["lr"] / lowest for group in groups]
         for rate, index in zip(np.geomspace(lowest, highest, steps).tolist(), _batches(job, steps), strict=True):
-            for group in trainer.optimizer.param_groups:
-                group["lr"] = rate
+            for group, factor in zip(groups, factors, strict=True):
+                group["lr"] = rate * factor
             loss, _ = trainer.step(index)
             if found.add(rate, float(loss)):
                 break

@@ -13,6 +13,7 @@ import torch
 from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.model.metrics import Metrics
+from hdnn_dist.model.trained import parameters
 from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged, refuse_growth
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
@@ -107,7 +108,7 @@ class Trainer:
         self.parameters = job.parameters
         self.shares = Shares(job.agents, self.parameters)
         self.steps_per_epoch = math.ceil(len(job.train) / (config.batch_size * config.accumulate))
-        self.optimizer = make_optimizer(config.optimizer, self.parameters)
+        self.optimizer = make_optimizer(config.optimizer, self.parameters, parameters([job.head]))
         self.schedule = make_schedule(config.optimizer, self.optimizer, config.epochs, self.steps_per_epoch)
         self._traffic = job.agents.ledger.traffic()
         self.aside = self._traffic - self._traffic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +12,15 @@ from torch.optim import lr_scheduler
 from hdnn_dist.training.config import OptimizerConfig
 
 
-def make_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD, each as torch computes it in one kernel a step for all parameters of the rank."""
-    given = [parameter for parameter in parameters if parameter.numel()]
+def make_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter], readout: Iterable[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """Adam, AdamW or SGD, each as torch computes it in one kernel a step for all parameters of the rank.
+
+    ``readout``: which of them are the head's. Where these have a rate of their own they are the second group, on every
+    rank, be there any or not.
+    """
+    given = _groups(config, [parameter for parameter in parameters if parameter.numel()], readout)
     rate, decay = config.learning_rate, config.weight_decay
     if config.name == "sgd":
         return torch.optim.SGD(given, lr=rate, momentum=config.momentum, weight_decay=decay, fused=True)
@@ -28,8 +35,24 @@ def make_schedule(
     steps = max(epochs * steps_per_epoch, 1)
     if config.schedule == "one_cycle":
         # momentum stays as it is: cycling it would need a different meaning for Adam and SGD
-        return lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps + 1, cycle_momentum=False)
+        peaks = [group["lr"] for group in optimizer.param_groups]
+        return lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps + 1, cycle_momentum=False)
     if config.schedule == "cosine":
         return lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rate = config.decay if config.schedule == "exponential" else 1.0
     return lr_scheduler.LambdaLR(optimizer, lambda step: rate ** (step // steps_per_epoch))
+
+
+def _groups(
+    config: OptimizerConfig, given: list[nn.Parameter], readout: Iterable[nn.Parameter]
+) -> list[dict[str, Any]]:
+    if config.readout_factor == 1:
+        return [{"params": given}]
+    of_head = set(readout)
+    return [
+        {"params": [parameter for parameter in given if parameter not in of_head]},
+        {
+            "params": [parameter for parameter in given if parameter in of_head],
+            "lr": config.readout_factor * config.learning_rate,
+        },
+    ]

@@ -1,4 +1,6 @@
-"""What says which epoch is the best, and when a run may end before its last: once that no longer gets better."""
+"""What says which epoch is the best, and when a run may end before its last: once that no longer gets better, or is
+good enough.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ METRICS = {REGRESSION: ("loss", "mae", "rmse", "r2"), CLASSIFICATION: ("loss", "
 def check_watched(config: Config, about: Description) -> None:
     """``ValueError`` for a metric that the data do not have."""
     known, stop = METRICS[about.task], config.stop
-    asked = {"stop.metric": None if stop.patience is None else stop.metric, "checkpoint.best": config.checkpoint.best}
+    stops = stop.patience is not None or stop.goal is not None
+    asked = {"stop.metric": stop.metric if stops else None, "checkpoint.best": config.checkpoint.best}
     for key, metric in asked.items():
         if metric is not None and metric not in known:
             raise ValueError(
@@ -37,24 +40,27 @@ def sign_of(metric: str) -> float:
 
 
 class Patience:
-    """Counts epochs in a row without an improvement of more than ``min_delta``.
+    """Counts epochs in a row without an improvement of more than ``min_delta``, and those that reach the goal.
 
-    ``best`` and ``since`` are all that it remembers; the same numbers come to all ranks, so all decide alike.
+    ``best``, ``since`` and ``there`` are all that it remembers; the same numbers come to all ranks, which decide alike.
     """
 
     def __init__(self, config: StopConfig) -> None:
         self._config = config
         self._sign = sign_of(config.metric)
-        self.best, self.since = math.inf, 0
+        self.best, self.since, self.there = math.inf, 0, 0
 
     def over_all(self, rows: Iterable[Mapping[str, Any]]) -> bool:
         """Whether one of these epochs, one after the other, was one too many."""
-        limited, metric = self._config.patience is not None, self._config.metric
-        return limited and any(self.over(watched(row, metric)) for row in rows)
+        config = self._config
+        limited = config.patience is not None or config.goal is not None
+        return limited and any(self.over(watched(row, config.metric)) for row in rows)
 
     def over(self, value: float) -> bool:
-        """Take the value of one more epoch; whether it was one too many."""
-        signed = self._sign * value
-        better = signed < self.best - self._config.min_delta
+        """Take the value of one more epoch; whether it was one too many, or enough."""
+        signed, config = self._sign * value, self._config
+        better = signed < self.best - config.min_delta
         self.best, self.since = (signed, 0) if better else (self.best, self.since + 1)
-        return self._config.patience is not None and self.since >= self._config.patience
+        reached = config.goal is not None and signed <= self._sign * config.goal
+        self.there = self.there + 1 if reached else 0
+        return self.there >= config.goal_epochs or (config.patience is not None and self.since >= config.patience)
