@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hdnn_dist.data.class_transfer import ClassTransfer
 from hdnn_dist.data.columns import Columns
 from hdnn_dist.data.dataset import SOURCES, Dataset, batches, describe, load, local_features, shuffled
 from hdnn_dist.data.source import Description, GraphSource, Request, Source, Split
@@ -11,6 +12,7 @@ from hdnn_dist.data.tables.spec import Splits, Table
 
 __all__ = [
     "SOURCES",
+    "ClassTransfer",
     "Columns",
     "Dataset",
     "Description",

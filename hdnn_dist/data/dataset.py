@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hdnn_dist.data.checks import check_description, check_splits
+from hdnn_dist.data.class_transfer import ClassTransfer
 from hdnn_dist.data.columns import ZERO
 from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
@@ -36,12 +37,14 @@ SOURCES: dict[str, Source | GraphSource] = {
     MNIST: Mnist(),
     **{source.name: source for source in REGRESSIONS},
     POWER_GRID: PowerGrid(),
+    ClassTransfer.name: ClassTransfer(),
 }
 """Every known source by name; add one to make it loadable."""
 
 ROOM = 64  # bytes a sample, at least: its number, its label, and what shuffling and a column take
 
 Index = npt.NDArray[np.int64]
+Known = str | Source | GraphSource
 
 
 @dataclass(frozen=True)
@@ -61,17 +64,19 @@ class Dataset:
     targets: Mapping[int, int] | None = None
 
 
-def describe(name: str, *, root: str | Path | None = None, graph: CommunicationGraph | None = None) -> Description:
+def describe(name: Known, *, root: str | Path | None = None, graph: CommunicationGraph | None = None) -> Description:
     """The shape of a data set, known before it is read.
 
-    graph: for data that live on one. Raises ValueError for an unknown name, for a graph that is missing or does not
+    name: of a known data set, or a source. graph: for data that live on one.
+
+    Raises ValueError for an unknown name, for a graph that is missing or does not
     fit, and for targets at an agent that it has not.
     """
     return _described(_source(name, graph), root, graph)
 
 
 def load(
-    name: str,
+    name: Known,
     *,
     seed: int,
     index: Index,
@@ -84,6 +89,7 @@ def load(
 ) -> Dataset:
     """Read or make this rank's columns of a data set.
 
+    name: of a known data set, or a source.
     seed: decides the samples, their order and which are for test, so ranks must agree on it.
     index: (features of the local agents,), the column or -1 for a zero of each, from ``Columns.index``.
     samples, noise: None for the data set's own, see ``describe``.
@@ -99,7 +105,7 @@ def load(
     about = _described(source, root, graph)
     _check_index(index, about)
     if noise is not None and about.noise is None:
-        raise ValueError(f"the data set {name} takes no noise, but noise = {noise} is given; leave it out")
+        raise ValueError(f"the data set {about.name} takes no noise, but noise = {noise} is given; leave it out")
     request = Request(
         samples=about.samples if samples is None else samples,
         noise=about.noise if noise is None else noise,
@@ -113,7 +119,7 @@ def load(
     splits = source.read(request)
     check_splits(splits, about, request)
     train, test = (_with_zeros(split, index) for split in splits)
-    return Dataset(name, train, test, about.classes, about.image, about.columns, about.task, about.targets)
+    return Dataset(about.name, train, test, about.classes, about.image, about.columns, about.task, about.targets)
 
 
 def local_features(table: Values, index: Index) -> Values:
@@ -142,12 +148,13 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int) -> Iterator[In
     return (order[start : start + batch_size] for start in range(0, samples, batch_size))
 
 
-def _source(name: str, graph: CommunicationGraph | None) -> Source:
-    source = named("data set", name, SOURCES)
+def _source(name: Known, graph: CommunicationGraph | None) -> Source:
+    source = name if isinstance(name, Source | GraphSource) else named("data set", name, SOURCES)
     if not isinstance(source, GraphSource):
         return source
     if graph is None:
-        raise ValueError(f"the data set {name} lives on a graph: pass graph=, the CommunicationGraph of the agents")
+        called = name if isinstance(name, str) else type(name).__name__
+        raise ValueError(f"the data set {called} lives on a graph: pass graph=, the CommunicationGraph of the agents")
     return source.on(graph)
 
 

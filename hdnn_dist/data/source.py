@@ -89,6 +89,7 @@ class Request:
         return Split(table[:, self.columns], labels if self.labels else None, own)
 
 
+@runtime_checkable
 class Source(Protocol):
     """One data set, or one kind of files."""
 

@@ -29,6 +29,7 @@ from hdnn_dist.training.objective import balance, check_objective, make_head
 from hdnn_dist.training.regularization import SpectralProjection
 from hdnn_dist.training.stopping import check_watched
 from hdnn_dist.training.tables import TABLE, opened_table, table_samples
+from hdnn_dist.training.transfer import named_source
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -65,7 +66,7 @@ def described(config: Config, graph: CommunicationGraph) -> Description:
         table = opened_table(config, place(graph, connect(ALONE)))
         assert table is not None
         return table.about
-    return describe(config.data.name, root=config.data.root, graph=graph)
+    return describe(named_source(config, graph), root=config.data.root, graph=graph)
 
 
 class Model(NamedTuple):
@@ -161,7 +162,7 @@ def _samples(
 ) -> tuple[Samples, Samples]:
     chosen = config.data
     data = load(
-        chosen.name,
+        named_source(config, net.agents.graph),
         seed=config.seed,
         index=column_index(columns, about, net.agents),
         samples=chosen.samples,

@@ -10,6 +10,7 @@ from pydantic import Field
 from hdnn_dist.support.arguments import LARGEST
 from hdnn_dist.training.section import MOST, Agent, Count, NotNegative, Positive, Section
 from hdnn_dist.training.table_config import TableConfig
+from hdnn_dist.training.transfer_config import TransferConfig
 
 EACH = "each"  # of readout.at
 OWN_KEYS = (
@@ -77,8 +78,9 @@ class DataConfig(Section):
     """Where samples come from and where their columns enter.
 
     ``source``: "named" for the data set ``name``, "table" for files of one's own, ``table``; ``cache``: the folder in
-    which those lie that do not fit into the memory. ``columns``: agent -> its columns, -1 for a zero; ``patch``: height
-    and width of the part of an image that each agent sees. Without either the columns are spread evenly over agents.
+    which those lie that do not fit into the memory; ``transfer``: of the data set ``class_transfer``. ``columns``:
+    agent -> its columns, -1 for a zero; ``patch``: height and width of the part of an image that each agent sees.
+    Without either the columns are spread evenly over agents, unless the data say where they enter.
     """
 
     source: Literal["named", "table"] = "named"
@@ -88,6 +90,7 @@ class DataConfig(Section):
     root: str | None = None
     cache: str = "runs/cache"
     table: TableConfig = TableConfig()
+    transfer: TransferConfig = TransferConfig()
     columns: Annotated[
         dict[Agent, list[int]] | None,
         Field(description="a table from agents to lists of columns, such as {0 = [0], 4 = [1]}"),

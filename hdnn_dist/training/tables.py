@@ -25,7 +25,7 @@ from hdnn_dist.training.stored import StoredRows
 from hdnn_dist.training.table_config import TableConfig
 
 TABLE = "table"
-NOT_BESIDE = ("name", "samples", "noise", "columns", "patch")  # keys of data for named data sets
+NOT_BESIDE = ("name", "transfer", "samples", "noise", "columns", "patch")  # keys of data for named data sets
 
 
 class TableSamples(NamedTuple):
