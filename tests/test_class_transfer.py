@@ -17,6 +17,7 @@ from hdnn_dist.training.build import build
 from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Outcome, Trainer
 
+ROOT = Path(__file__).parents[1]
 RING = CommunicationGraph.ring(6)
 TINY = (
     "graph=ring:6",
@@ -154,6 +155,16 @@ def test_one_layer_too_few_is_chance() -> None:
     """What is not in the light cone tells nothing of the class."""
     keys = ("graph=path:12", "network.layers=2", "epochs=3", "data.samples=500", "network.architecture=MS1")
     assert train(*keys).epochs[-1].test_accuracy == pytest.approx(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [(), ("data.noise=1.0", "data.samples=16000", "batch_size=128", "epochs=10")])
+def test_a_wave_carries_a_class_over_fifty_hops(overrides: tuple[str, ...]) -> None:
+    """Within 1000 steps, also where all other agents see noise."""
+    config = load_config(ROOT / "launch" / "configs" / "class_transfer_ring100.toml", overrides)
+    job = build(config, CommunicationGraph.parse(config.graph), connect("local"))
+    outcome = Trainer(job).run(lambda epoch, step: None, lambda row: None)
+    assert outcome.epochs[-1].test_accuracy >= 0.99
 
 
 @pytest.mark.slow

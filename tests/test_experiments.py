@@ -6,14 +6,16 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from hdnn_dist import CommunicationGraph, cli
 from hdnn_dist.analysis.check import Checked, check_config
-from hdnn_dist.experiments import EXPERIMENTS, running
+from hdnn_dist.experiments import EXPERIMENTS, running, transfer
 from hdnn_dist.experiments.cells import Cell, Experiment, Finding, Findings
 from hdnn_dist.experiments.cells import Result as Trained
 from hdnn_dist.experiments.pages import Output, write_page
@@ -101,8 +103,9 @@ class TestTables:
     @pytest.mark.parametrize("name", EXPERIMENTS)
     def test_what_is_on_record_need_not_be_trained_again(self, name: str) -> None:
         """A new key of the config that changes no result must not be taken for another experiment."""
-        on_record = Records(ROOT / "docs" / "results" / f"{name}.jsonl")
-        assert all(on_record.find(cell.settings(seed=0)) for cell in EXPERIMENTS[name].cells)
+        on_record, experiment = Records(ROOT / "docs" / "results" / f"{name}.jsonl"), EXPERIMENTS[name]
+        found = [on_record.find(cell.settings(seed=0)) is not None for cell in experiment.cells]
+        assert all(found) or (experiment.parts and any(found))
 
     def test_architectures(self) -> None:
         cells = {tuple(cell.labels.values()): cell.settings(seed=0) for cell in EXPERIMENTS["architectures"].cells}
@@ -123,6 +126,26 @@ class TestTables:
             assert {CommunicationGraph.parse(config.graph).agents for config in configs} == {8}
             assert {config.data.name for config in configs} == {data}
             assert len({config.model_copy(update={"graph": ""}).model_dump_json() for config in configs}) == 1
+
+    def test_transfer(self) -> None:
+        """Six distances for every architecture and all first weights that it has, at each of which the class can get
+        across; nothing but the class tells them apart."""
+        cells = EXPERIMENTS["transfer"].cells
+        assert len({cell.settings(seed=0).model_dump_json() for cell in cells}) == len(cells)
+        rings = [cell for cell in cells if (cell.labels["graph"], cell.labels["others"]) == ("ring", "nothing")]
+        kinds = [(name, initial) for name in ("H2", "MS1", "MS3", "H1-J1", "MLP") for initial in transfer.INITIALS]
+        kinds.remove(("MLP", "wave"))
+        distances = [(*kind, d) for kind in kinds for d in (5, 10, 20, 50, 100, 200)]
+        assert [tuple(list(cell.labels.values())[2:]) for cell in rings] == distances
+        for cell in cells:
+            found = checked(cell) if cell.labels["distance"] <= 20 else None
+            assert found is None or not len(found.unreached)
+
+    def test_steps_to_the_goal_are_those_before_three_good_evaluations(self) -> None:
+        accuracies = (0.2, 0.99, 0.98, 0.99, 1.0, 0.99)
+        rows = [SimpleNamespace(test_accuracy=accuracy) for accuracy in accuracies]
+        assert transfer.reached(SimpleNamespace(epochs=rows, steps=120)) == {"steps to 0.99": 80}
+        assert transfer.reached(SimpleNamespace(epochs=rows[:-1], steps=100)) == {}
 
     def test_mnist_patches(self) -> None:
         """Three readers of the same 49 agents, 4 x 4 pixels each."""
@@ -211,6 +234,8 @@ class TestTables:
             "mnist_channels": "0.0100 to 0.1000 at 2 layers, 0.0200 to 0.1100 at 4 layers, "
             "0.0300 to 0.1200 at 8 layers",
             "mnist_patches": "all agents 0.0100, central agent 0.0200, corner agent 0.0300",
+            "transfer": "H2: scaled 0.0100 at 5 hops, normal 0.0700 at 5 hops, wave 0.1300 at 5 hops, "
+            "wave among noise 0.8500 at 5 hops",
             "reach": "0.0600 to 0.3600 at the best depth; at most 0.3100 with no pixel in reach",
         }
         for name, experiment in ((name, EXPERIMENTS[name]) for name in JUDGED):
@@ -303,6 +328,20 @@ class TestReproduce:
         assert seen[3:] == [cell.settings(seed=1) for cell in tiny().cells]
         assert len(records(here)) == 4
 
+    def test_a_part_is_trained_and_the_page_shows_what_is_there(
+        self, here: Path, trained: list[Config], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A second part adds to the first; a cell without all of its seeds is not shown."""
+        monkeypatch.setitem(EXPERIMENTS, "tiny", replace(tiny(), parts=True, draw=None))
+        page = here / "docs/results/tiny.md"
+        assert reproduce("tiny", "--only", "layers=2").exit_code == 0
+        assert [(config.seed, config.network.layers) for config in trained] == [(0, 2), (1, 2)]
+        assert ("\n| 2 | " in page.read_text(), "\n| 1 | " in page.read_text()) == (True, False)
+        assert reproduce("tiny", "--only", "layers=1", "--seeds", "1").exit_code == 0
+        assert reproduce("tiny", "--only", "layers=2,1").exit_code == 0
+        assert len(trained) == 4
+        assert "\n| 1 | " in page.read_text()
+
     def test_a_config_that_changed_is_trained_again(
         self, here: Path, trained: list[Config], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -378,6 +417,15 @@ BAD_INPUT: dict[str, tuple[tuple[str, ...], str, Callable[[Path], None]]] = {
     "no seeds": (("tiny", "--seeds", "0"), "--seeds is '0': expected a whole number of at least 1", nothing),
     "seeds that are no number": (("tiny", "--seeds", "many"), "--seeds is 'many': expected a whole", nothing),
     "no jobs": (("tiny", "--jobs", "-1"), "--jobs is '-1': expected a whole number of at least 1", nothing),
+    "part of a whole": (("tiny", "--only", "layers=1"), "--only layers=1: the table of tiny needs all", nothing),
+    "part that is none": (("transfer", "--only", "distance"), "--only is 'distance': expected label=values", nothing),
+    "label that is none": (("transfer", "--only", "hops=5"), "unknown label 'hops': there are graph, others,", nothing),
+    "value that is none": (("transfer", "--only", "distance=5,7"), "unknown distance '7': there are 5, 10,", nothing),
+    "nothing in common": (
+        ("transfer", "--only", "graph=path:51", "--only", "others=noise"),
+        "--only graph=path:51 --only others=noise: no cell of transfer has all of it",
+        nothing,
+    ),
     "files for data that are made": (("tiny", "--data-root", "x"), "tiny makes its data and reads no files", nothing),
     "download of data that are made": (("tiny", "--download"), "--download: tiny makes its data", nothing),
     "no files": (("mnist_patches", "--data-root", "x"), "train-images-idx3-ubyte, train-labels", nothing),

@@ -45,9 +45,10 @@ TOPOLOGIES = Path(__file__).parents[1] / "topologies"
 SPECS = (
     *("path:1", "path:2", "path:8", "path:60", "ring:8", "ring:100", "grid:8x8", "star:20", "complete:8", "tree:2x5"),
     *("hypercube:4", "exponential:16", "erdos_renyi:40,0.15", "watts_strogatz:60,4,0.2", "random_regular:3,30"),
+    *("barbell:8,6", "lollipop:8,6", "crossed_ring:16"),
     *sorted(map(str, TOPOLOGIES.glob("*.[egj]*"))),
 )
-MAPS = ("geant2010", "ieee118")  # with places of their own, some nearer than an agent is wide
+MAPS = ("geant2010", "ieee118", "tata_nld")  # with places of their own, some nearer than an agent is wide
 APART = [spec for spec in SPECS if Path(spec).stem not in MAPS]
 RNG = np.random.default_rng(0)
 LONG = "A very long name_of a place $x^2$ "

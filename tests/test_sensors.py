@@ -26,10 +26,11 @@ def test_the_graph_names_its_nodes() -> None:
     assert graph.label(graph.centre) == "DE"
 
 
-def test_the_graph_is_that_of_topohub() -> None:
+@pytest.mark.parametrize(("name", "ours"), [("Geant2010", "geant2010"), ("TataNld", "tata_nld")])
+def test_the_graphs_are_those_of_topohub(name: str, ours: str) -> None:
     topohub = pytest.importorskip("topohub")
-    theirs = Path(topohub.__file__).parent / "data" / "topozoo" / "Geant2010.json"
-    assert CommunicationGraph.load(theirs) == CommunicationGraph.load("topologies/geant2010.json")
+    theirs = Path(topohub.__file__).parent / "data" / "topozoo" / f"{name}.json"
+    assert CommunicationGraph.load(theirs) == CommunicationGraph.load(f"topologies/{ours}.json")
 
 
 def test_figures_are_of_all_methods() -> None:

@@ -15,6 +15,7 @@ from hdnn_dist.cli.shell import console, reported
 from hdnn_dist.data.mnist_download import download as download_mnist
 from hdnn_dist.experiments.catalogue import experiment_named
 from hdnn_dist.experiments.cells import Experiment, Result
+from hdnn_dist.experiments.choice import chosen_cells
 from hdnn_dist.experiments.pages import Output, check_readme, write_page, write_readme
 from hdnn_dist.experiments.records import Records
 from hdnn_dist.experiments.running import Task, findings, missing, tasks, train_all
@@ -32,12 +33,17 @@ def reproduce(
     download: Annotated[bool, typer.Option("--download", help="Fetch MNIST's files into that folder first.")] = False,
     out: Annotated[Path, typer.Option(help="Where NAME.md, NAME.jsonl and the picture go.")] = Path("docs/results"),
     jobs: Annotated[str, typer.Option(metavar="N", help="Trainings at the same time, each on one thread.")] = "1",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=VALUES", help="Of large tables: these cells, such as distance=5,10; repeatable."),
+    ] = None,
 ) -> None:
     """Train every cell of an experiment; write its table into a page, its headline into ./README.md.
 
     The headline, one line, replaces what stands between <!-- reproduce NAME --> and <!-- end NAME -->.
 
-    Each training that ends is put on record at once: after Ctrl-C the same command goes on from there.
+    Each training that ends is put on record at once: after Ctrl-C the same command goes on from there. With --only the
+    page shows what is on record by then.
     """
     with reported(KEPT):
         experiment = experiment_named(name)
@@ -45,12 +51,13 @@ def reproduce(
         workers = _count("--jobs", jobs)
         root = _files(experiment, data_root, download)
         check_readme(experiment.name)
-        wanted = tasks(experiment, count, root)
+        chosen, wanted = chosen_cells(experiment, only or []), tasks(experiment, count, root)
         output = Output(experiment.name, out)
         output.check()
         records = Records(output.records)
-        with _progress(wanted, records) as on_result:
-            train_all(wanted, records, workers, on_result)
+        todo = [task for task in wanted if task.cell in chosen]
+        with _progress(todo, records) as on_result:
+            train_all(todo, records, workers, on_result)
         _write(experiment, wanted, records, output)
 
 
@@ -106,5 +113,6 @@ def _lines(done: int, total: int) -> Callable[[Task, Result], None]:
 
 def _told(task: Task, result: Result) -> str:
     figures = ", ".join(f"{name} {value:.4g}" for name, value in result.figures.items())
-    found = figures or ("diverged" if result.accuracy is None else f"{result.accuracy:.4f}")
+    accuracy = [] if result.accuracy is None else [f"{result.accuracy:.4f}"]
+    found = ", ".join([*accuracy, *([figures] if figures else [])]) or "diverged"
     return f"{task.cell}, seed {task.seed}: {found}, {result.seconds:.1f} s"

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from hdnn_dist.experiments import architectures, mnist_channels, mnist_patches, power, reach, sensors, topologies
+from hdnn_dist.experiments import (
+    architectures,
+    mnist_channels,
+    mnist_patches,
+    power,
+    reach,
+    sensors,
+    topologies,
+    transfer,
+)
 from hdnn_dist.experiments.cells import Experiment
 from hdnn_dist.support.arguments import named
 
@@ -16,6 +25,7 @@ EXPERIMENTS = {
         reach.EXPERIMENT,
         power.EXPERIMENT,
         sensors.EXPERIMENT,
+        transfer.EXPERIMENT,
     )
 }
 

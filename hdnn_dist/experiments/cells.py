@@ -13,6 +13,7 @@ from typing import Any
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.job import Job
+from hdnn_dist.training.loop import Outcome
 
 CONFIGS = Path(__file__).parents[2] / "launch" / "configs"
 
@@ -104,7 +105,8 @@ class Experiment:
 
     ``compares``: what the table compares, in a few sentences. ``table``: the findings as a Markdown table.
     ``headline``: the figures that sum them up, in one line that fits into a cell of a table. ``draw``: a picture of
-    them into a file. ``measure``: figures from what was trained, on the test samples; ``judged_by``: what is measured.
+    them into a file. ``measure``: figures from what was trained, on the test samples; ``trace``: figures from how the
+    training went; ``judged_by``: what is measured. ``parts``: whether table and headline can do with some of the cells.
     ``seeds``: how many unless told otherwise. ``reads_files``: whether it needs the files of MNIST,
     in the folder ``data.root`` of its configs.
     """
@@ -117,9 +119,11 @@ class Experiment:
     headline: Callable[[Findings], str]
     draw: Callable[[Findings, Path], Path] | None = None
     measure: Callable[[Job], Mapping[str, float]] | None = None
+    trace: Callable[[Outcome], Mapping[str, float]] | None = None
     judged_by: str = "Test accuracy after the last epoch"
     seeds: int = 3
     reads_files: bool = False
+    parts: bool = False
 
 
 def _quoted(override: str) -> str:

@@ -23,22 +23,24 @@ from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import DivergenceError, Outcome, Trainer
 
 Measure = Callable[[Job], Mapping[str, float]]
+Trace = Callable[[Outcome], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One training: a cell, a seed, the config of both, and what is measured then."""
+    """One training: a cell, a seed, the config of both, and what is measured then, of the result and of the way."""
 
     cell: Cell
     seed: int
     config: Config
     measure: Measure | None = None
+    trace: Trace | None = None
 
 
 def tasks(experiment: Experiment, seeds: int, root: str | None) -> list[Task]:
     """All trainings, seed after seed. Raises ``ConfigError``."""
     return [
-        Task(cell, seed, cell.settings(seed, root), experiment.measure)
+        Task(cell, seed, cell.settings(seed, root), experiment.measure, experiment.trace)
         for seed in range(seeds)
         for cell in experiment.cells
     ]
@@ -58,16 +60,15 @@ def train_all(wanted: Sequence[Task], records: Records, jobs: int, on_result: Ca
 
 
 def findings(experiment: Experiment, wanted: Sequence[Task], records: Records) -> list[Finding]:
-    """The cells with the results of all their seeds, which have to be on record."""
-    results: dict[int, list[Result]] = {}
+    """The cells with the results of all their seeds, where these are on record."""
+    results: dict[int, list[Result | None]] = {}
     for task in wanted:
-        result = records.find(task.config)
-        assert result is not None
-        results.setdefault(id(task.cell), []).append(result)
-    return [Finding(cell, tuple(results[id(cell)])) for cell in experiment.cells]
+        results.setdefault(id(task.cell), []).append(records.find(task.config))
+    found = ((cell, [result for result in results[id(cell)] if result is not None]) for cell in experiment.cells)
+    return [Finding(cell, tuple(there)) for cell, there in found if len(there) == len(results[id(cell)])]
 
 
-def train(config: Config, measure: Measure | None = None) -> Result:
+def train(config: Config, measure: Measure | None = None, trace: Trace | None = None) -> Result:
     """Train one config, all agents in this process, and measure. Raises ``ValueError`` for what cannot be built.
 
     A loss that is no longer finite is a result too.
@@ -80,6 +81,7 @@ def train(config: Config, measure: Measure | None = None) -> Result:
         except DivergenceError:
             return Result(None, time.perf_counter() - began, 0.0, 0.0)
         figures = {} if measure is None else dict(measure(trainer.job))
+        figures |= {} if trace is None else trace(outcome)
         return _result(outcome, trainer.evaluate(trainer.job.test).accuracy, figures)
 
 
@@ -90,7 +92,8 @@ def _result(outcome: Outcome, accuracy: float | None, figures: dict[str, float])
 
 
 def _trained(task: Task) -> Result:
-    return train(task.config) if task.measure is None else train(task.config, task.measure)
+    wanted = {"measure": task.measure, "trace": task.trace}
+    return train(task.config, **{name: figures for name, figures in wanted.items() if figures is not None})  # type: ignore[arg-type]
 
 
 def _here(todo: Sequence[Task]) -> Iterator[tuple[Task, Result]]:

@@ -30,7 +30,8 @@ from hdnn_dist.training.progress import GRADIENTS, UNTIL_THE_END, make_moments, 
 
 FREE = ("threads", "timeout", "links", "replicas", "placement", "check_finite", "record_gradients", "data.root",
         "network.kernel", "tensorboard", "tracker", "tracker_project")  # fmt: skip
-OF_THE_GRAPH = ("readout.at", "readout.root", "network.pattern", "network.features", "data.columns", "data.patch")
+OF_THE_GRAPH = ("readout.at", "readout.root", "network.pattern", "network.features", "data.columns", "data.patch",
+                "data.transfer.shown_at")  # fmt: skip
 Tensors = dict[str, Tensor]
 
 
