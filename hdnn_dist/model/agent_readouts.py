@@ -132,6 +132,11 @@ class AgentReadouts(nn.Module):
         """As ``Head.metrics``: every rank takes up what its own agents predict."""
         return NumberMetrics(self.everyone)
 
+    @property
+    def trained_weights(self) -> nn.Parameter:
+        """As of ``Head``: ``weights``, of its shape."""
+        return self.weights
+
     def trained(self) -> Iterator[Trained]:
         """As ``TrainedModule.trained``: W_i (outputs, features times positions) and c_i (outputs,) of every agent."""
         layers = range(self._layer, self._layer + 1)

@@ -34,6 +34,17 @@ def _of_products(phase: float, step: float) -> float:
     return phase / step
 
 
+class First(NamedTuple):
+    """What the first weights of a network follow from, as ``HDNN`` is given it."""
+
+    step: float
+    seed: int
+    initial: str
+    coupling: object
+    courant: float
+    jitter: float
+
+
 CARRIED = {
     "H2": Carried(("own", "neighbours"), _of_gradients),
     "MS3": Carried(("neighbours", "own"), _of_gradients),
@@ -58,13 +69,18 @@ def first_weights(
     ``courant``, 0 to 1: of a wave, half of the largest frequency times h; ``jitter``, 0 to 1: its random share.
     ``ValueError`` for what carries none, and where one of both says nothing.
     """
-    _check_numbers(initial, courant, jitter)
-    if initial != WAVE:
-        return draw_layers(stack, seed, initial)
-    _check_carries(architecture, stack, coupling)
+    wave = first_wave(stack, architecture, First(step, seed, initial, coupling, courant, jitter))
+    return draw_layers(stack, seed, initial) if wave is None else draw_wave(stack, seed, wave)
+
+
+def first_wave(stack: Layers, architecture: Architecture, first: First) -> Wave | None:
+    """The wave to draw, none for other initialisations; ``ValueError`` as ``first_weights``."""
+    _check_numbers(first.initial, first.courant, first.jitter)
+    if first.initial != WAVE:
+        return None
+    _check_carries(architecture, stack, first.coupling)
     roles, norm = CARRIED[architecture.name]
-    shares = [norm(2 * courant, step)] * len(roles)
-    return draw_wave(stack, seed, Wave(roles, shares, float(jitter)))
+    return Wave(roles, [norm(2 * first.courant, first.step)] * len(roles), float(first.jitter))
 
 
 def layers_across(distance: int, courant: float) -> int:

@@ -34,6 +34,11 @@ class Head(TrainedModule, Protocol):
     correct: Tensor
     predicted: Tensor
 
+    @property
+    def trained_weights(self) -> nn.Parameter:
+        """The parameter that ``weights`` come from, of any shape."""
+        ...
+
     def __call__(self, y: Tensor) -> Tensor:
         """(batch, local features[, positions...]) -> predictions, (batch, outputs known on this rank)."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from hdnn_dist.exchange.agreement import same_on_tree
 from hdnn_dist.exchange.placement import Agents
-from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.edge_labels import EdgeLabels
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import check_flight, check_kernel
 from hdnn_dist.model.coupling_builder import CouplingBuilder
-from hdnn_dist.model.dense import Dense, DenseView, dense_J
-from hdnn_dist.model.first_weights import COURANT, JITTER, first_weights
-from hdnn_dist.model.given import check_call, check_dense, check_shape, chosen_layers, number_type
-from hdnn_dist.model.identity import network_facts, packed, refuse_other_weights, unpacked
+from hdnn_dist.model.first_weights import COURANT, JITTER, First, first_weights
+from hdnn_dist.model.given import check_call, check_shape, chosen_layers, number_type
+from hdnn_dist.model.network_weights import NetworkWeights
 from hdnn_dist.model.propagation import Passes, Propagation
+from hdnn_dist.model.shared import Expansion
+from hdnn_dist.model.shared_builder import Shared, Wanted, refuse_coupling_of_agents, shared_weights
 from hdnn_dist.model.stack_builder import build_stack
-from hdnn_dist.model.trained import Trained, names_of_layers, trained_blocks, trained_layers
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.activations import activation as activation_named
 from hdnn_dist.propagation.activations import told as told_activation
@@ -32,12 +32,11 @@ from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import positive_number, require_memory, require_type, whole
-from hdnn_dist.weights.blocks import BlockLayout
 
 EVERY = slice(None)
 
 
-class HDNN(nn.Module):
+class HDNN(NetworkWeights):
     """A Hamiltonian deep neural network whose agents live on the ranks of ``agents.world``.
 
     ``features``: of every agent, one number or one per agent, the same on every rank. ``step``: h. ``architecture``:
@@ -58,8 +57,15 @@ class HDNN(nn.Module):
     ``kernel``: "torch", the portable one; "fused", compiled for this machine; "triton" and "triton-bf16", on CUDA, the
     second with products of bfloat16; or "auto" for the fastest that gives the results of the dtype.
 
-    Parameters: ``weights``, all K and b of this rank's agents, (layers, operators, size), or flat where layers differ;
-    ``coupling``, where it is trained. Raises ``ValueError`` for what cannot be built.
+    ``shared``: whether all agents, of as many features each, have the same blocks by role, "own" and "neighbour", or
+    the ``shared`` of another network, on whatever graph, whose blocks are then this network's too. ``edge_labels``: a
+    role for every label of an edge, "direction" or agents (i, k) -> label, see ``graph.edge_labels``.
+    ``normalisation``: what neighbours' blocks are multiplied with, "symmetric" (by default), "mean" or "sum", see
+    ``weights.roles``.
+
+    Parameters: ``weights``, all K and b of this rank's agents, (layers, operators, size), or flat where layers differ,
+    or ``shared.roles``, on every rank the same; ``coupling``, where it is trained.
+    Raises ``ValueError`` for what cannot be built.
 
     Source: Galimberti et al., IEEE TAC 68(5), 2023. The rebuilding backward pass uses that their semi-implicit Euler
     step is invertible in closed form.
@@ -86,17 +92,22 @@ class HDNN(nn.Module):
         damping: float = 0.0,
         store_every: int = 1,
         flight: tuple[int, int] | None = None,
+        shared: Shared = False,
+        normalisation: str | None = None,
+        edge_labels: EdgeLabels = None,
         dtype: torch.dtype = torch.float32,
         kernel: str = "auto",
     ) -> None:
         super().__init__()
         require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
         self.agents = agents
+        wanted = Wanted(shared, normalisation, edge_labels)
+        wanted.refuse_without()
         self.require_same(
             features=features, layers=layers, step=step, architecture=architecture, seed=seed, scheme=scheme,
             activation=told_activation(activation), initial=(initial, courant, jitter), pattern=pattern, graphs=graphs,
             coupling=coupling, coupling_pattern=coupling_pattern, damping=damping, store_every=store_every,
-            flight=flight, dtype=dtype,
+            flight=flight, dtype=dtype, **wanted.told(),
         )  # fmt: skip
         check_kernel(kernel)
         check_flight(flight)
@@ -109,12 +120,13 @@ class HDNN(nn.Module):
         require_memory(f"{self.layers} layers of {most} features", 8 * self.layers * most)
         self.step, self.seed = positive_number("step", step), seed
         self.stack = build_stack(agents, self.architecture, self.features, self.layers, pattern, graphs)
-        weights = first_weights(self.stack, self.architecture, self.step, seed, initial, coupling, courant, jitter)
-        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=dtype, device=agents.world.device))
+        self._make_weights(wanted, First(self.step, seed, initial, coupling, courant, jitter), dtype)
         self.coupling_builder = CouplingBuilder(
             agents, self.architecture, self.features, self.stack, coupling_pattern, seed
         )
         coupled = self.coupling_builder.build(coupling, damping)
+        if self.shared is not None:
+            refuse_coupling_of_agents(coupled.spec)
         self.coupling_spec = coupled.spec
         values = torch.as_tensor(coupled.weights, dtype=dtype, device=agents.world.device)
         self.coupling: Tensor
@@ -123,17 +135,23 @@ class HDNN(nn.Module):
         else:
             self.register_buffer("coupling", values)
         self._shapes: set[tuple[int, ...]] = set()
-        self._built, self._coupled = self.weights.shape, self.coupling.shape
+        self._built, self._coupled = torch.Size(self.stack.shape), self.coupling.shape
+
+    def _make_weights(self, wanted: Wanted, first: First, dtype: torch.dtype) -> None:
+        """Those of each agent, or those that all share."""
+        if wanted.shared is False:
+            weights = torch.as_tensor(first_weights(self.stack, self.architecture, *first), dtype=dtype)
+            self.register_parameter("weights", nn.Parameter(weights.to(self.agents.world.device)))
+            self.shared = None
+            return
+        about = self.architecture, self.activation, self.features, self.stack
+        self.shared, tables = shared_weights(wanted, *about, first, dtype)
+        self.expansion = Expansion(self.stack, tables, lambda: self.tree)
 
     def require_same(self, **facts: object) -> None:
         """``ValueError`` on every rank, the same, unless all call it with the same facts. One sum along the tree."""
         if self.agents.world.size > 1:
             same_on_tree(self.tree, facts)
-
-    @cached_property
-    def tree(self) -> SumTree:
-        """Of all agents, with agent 0 at its root."""
-        return SumTree(self.agents)
 
     @cached_property
     def local_features(self) -> int:
@@ -178,80 +196,6 @@ class HDNN(nn.Module):
         architectures that store their states.
         """
         return self._passes.drift.value
-
-    def trained(self) -> Iterator[Trained]:
-        """As ``TrainedModule.trained``: K, b and, where it is trained, C of every agent here."""
-        yield from trained_layers(self.stack, self.weights)
-        if isinstance(self.coupling, nn.Parameter):
-            yield from trained_blocks(self.coupling_spec.layouts[0], self.coupling, "C")
-
-    def about(self) -> dict[str, str]:
-        """What weights depend on to mean the same, as short texts; the same on every rank."""
-        return network_facts(self.architecture, self.step, self.activation, self.agents, self.stack)
-
-    def get_extra_state(self) -> Tensor:
-        """(bytes,) for ``state_dict``: ``about``, and the agents that the weights belong to."""
-        return packed({**self.about(), "agents of this rank": str(self.agents.local.tolist())})
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """``ValueError`` for the state of another network, or of other agents; (bytes,) as ``get_extra_state``."""
-        refuse_other_weights("this state", unpacked(state), unpacked(self.get_extra_state()))
-
-    def trained_names(self) -> Iterator[str]:
-        """As ``TrainedModule.trained_names``."""
-        kinds = [*names_of_layers(self.stack), *["C"] * self.coupling_spec.trained]
-        return (f"agent.{agent}.{kind}" for agent in range(self.agents.graph.agents) for kind in kinds)
-
-    def dense(self) -> Dense:
-        """The dense K, b and J of the whole network, on every rank. Summed along a tree; every rank has to call it."""
-        K, b = self.fill_dense(self.weights.detach())
-        coupling = self.coupling_builder, self.coupling_spec, self.coupling.detach()
-        J = dense_J(*coupling, self.tree) if self.architecture.coupled else K.new_zeros(K.shape[1:])
-        return Dense(self.tree.sum(K), self.tree.sum(b), J)
-
-    def operators(self) -> Tensor:
-        """(layers, operators, m, m) every K as it is stored, m the rows of a part, agent after agent, on every rank.
-
-        Summed along a tree; every rank has to call it.
-        """
-        each = [view.stored(self.stack.weights(self.weights.detach(), layer)) for layer, view in self._by_layer()]
-        return self.tree.sum(torch.stack(each))
-
-    def fill_dense(self, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Dense K (layers, n, n) and b (layers, n) with this rank's entries in place. Differentiable.
-
-        ``weights``: this rank's, or their gradient.
-        """
-        each = [view.fill(self.stack.weights(weights, layer)) for layer, view in self._by_layer()]
-        return torch.stack([K for K, _ in each]), torch.stack([b for _, b in each])
-
-    def load_dense(self, K: Tensor, b: Tensor) -> None:
-        """Set this rank's weights from dense K (layers, n, n) and b (layers, n), in the order of ``dense``.
-
-        Needs no message. Raises ``ValueError`` for a wrong shape, or an entry of K outside the pattern.
-        """
-        check_dense(K, b, self.layers, int(self.features.sum()))
-        with torch.no_grad():
-            for layer, view in self._by_layer():
-                self.stack.weights(self.weights, layer).copy_(view.take(K[layer], b[layer], layer))
-
-    @property
-    def pattern(self) -> Pattern:
-        """The stored blocks of K in the first layer."""
-        return self.stack.layouts[0].pattern
-
-    @property
-    def layout(self) -> BlockLayout:
-        """The layout of the first layer."""
-        return self.stack.layouts[0]
-
-    def _by_layer(self) -> Iterator[tuple[int, DenseView]]:
-        for layer, layout in enumerate(self.stack.which):
-            yield layer, self._dense_views[layout]
-
-    @cached_property
-    def _dense_views(self) -> list[DenseView]:
-        return [DenseView(self.architecture, layout, self.features) for layout in self.stack.layouts]
 
     @cached_property
     def system(self) -> System:

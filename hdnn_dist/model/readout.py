@@ -146,6 +146,11 @@ class Readout(nn.Module):
         """As ``Head.metrics``: the root takes up what it predicts, and tells it to all."""
         return ClassMetrics(self.classes, self.everyone) if self.criterion.integer else NumberMetrics(self.everyone)
 
+    @property
+    def trained_weights(self) -> nn.Parameter:
+        """As of ``Head``: ``weights``, of its shape."""
+        return self.weights
+
     def trained(self) -> Iterator[Trained]:
         """As ``TrainedModule.trained``: the weights of every agent here that is read, and the bias at the root."""
         yield from by_columns("readout", self.weights, self._readers, self._widths, dim=1, layer=self._layer)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.weights.blocks import BlockLayout, Group
 from hdnn_dist.weights.layers import Layers
 
@@ -17,12 +18,19 @@ View = Callable[[Tensor], Tensor]
 BEFORE = -1  # stands for the layer of the input, and of the lift
 
 
+class SharedParameter(nn.Parameter):
+    """A parameter, of any shape, that every rank holds a copy of, with the same gradient: in sums over ranks it counts
+    once.
+    """
+
+
 @dataclass(frozen=True)
 class Trained:
     """A part of a parameter that belongs to one agent.
 
     ``name``: on the disk; ``view``: from the parameter, or from what lies like it, its gradient, to this part, of any
-    shape; ``layers``: those that its first dimension goes through, or the one that all of it belongs to.
+    shape; ``layers``: those that its first dimension goes through, or the one that all of it belongs to. ``shared``:
+    whether every rank holds it; it is then that of ``agent`` which writes it.
     """
 
     name: str
@@ -30,6 +38,7 @@ class Trained:
     parameter: nn.Parameter
     view: View
     layers: range
+    shared: bool = False
 
 
 class TrainedModule(Protocol):
@@ -44,8 +53,14 @@ class TrainedModule(Protocol):
         ...
 
 
+def written(modules: Sequence[TrainedModule], agents: Agents) -> Iterator[Trained]:
+    """All that is trained whose numbers this rank writes: of its own agents, and shared ones with agent 0."""
+    every = (part for module in modules for part in module.trained())
+    return (part for part in every if not part.shared or agents.owns(part.agent))
+
+
 def parameters(modules: Sequence[TrainedModule]) -> list[nn.Parameter]:
-    """Everything that is trained on this rank, each parameter once."""
+    """Everything that is trained on this rank, each parameter once; shared ones on every rank, in the same order."""
     return list(dict.fromkeys(part.parameter for module in modules for part in module.trained()))
 
 

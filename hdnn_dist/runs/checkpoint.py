@@ -9,6 +9,8 @@ A tensor belongs to an agent, or to the root, and its name says to whom:
     readout.bias     (outputs,)
     agent.I.lift.weights  (features, channels, 3, 3)       where there is a lift
     agent.I.lift.bias     (features,)
+    shared.ROLE.K    (layers, operators, rows, rows)       in the place of agent.I.K and agent.I.b where agents share
+    shared.b         (layers, operators, biases, rows)     them; written by the rank of agent 0, read by all
     agent.I.statistics.NAME  (columns,)                    of the data that enter there, such as mean and std
 
 Where layers have patterns of their own, there is a tensor for each, agent.I.K.LAYER and agent.I.b.LAYER.
@@ -35,7 +37,7 @@ from torch import Tensor
 
 from hdnn_dist.model.identity import refuse_other_weights
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.trained import TrainedModule
+from hdnn_dist.model.trained import TrainedModule, written
 from hdnn_dist.runs.index import newest
 from hdnn_dist.runs.sums import refuse_damaged, sums_of
 from hdnn_dist.support.files import whole_file
@@ -60,7 +62,8 @@ def save_weights(
         return folder / f"rank-{world.rank}.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"rank-{world.rank}.safetensors"
-    parts = {**_tensors(net, *others), **named_statistics(statistics or {})}
+    own = {part.name: part.view(part.parameter) for part in written((net, *others), net.agents)}
+    parts = {**own, **named_statistics(statistics or {})}
     tensors = {name: part.detach().cpu().clone().contiguous() for name, part in parts.items()}
     with whole_file(path) as partial:
         save_file(tensors, partial, metadata={"ranks": str(world.size), **net.about(), **sums_of(tensors)})
@@ -73,7 +76,7 @@ def load_weights(net: HDNN, others: Sequence[TrainedModule], folder: Path) -> No
     ``folder``: of all checkpoints of a run, or of one. Numbers are converted to the type of the network. Raises
     ``ValueError`` for files that are missing, damaged, or of other modules; then nothing is changed.
     """
-    where = _index(weights_folder(folder), net.about())
+    where = _index(weights_folder(folder), net.needed())
     _refuse_other_network(where.keys(), {name for module in (net, *others) for name in module.trained_names()}, folder)
     own = _tensors(net, *others)
     read = {name: part for path in set(where.values()) for name, part in _read(path, where, own)}

@@ -44,7 +44,7 @@ class AgentMap:
 
     def put(self, files: Files, index: CheckpointIndex, kind: str, part: Trained, into: Tensor) -> None:
         """Set ``into``, the weight (no ``kind``) or moment of a part, of any shape."""
-        there = self.old.get(part.agent) if part.name.startswith("agent.") else index.root
+        there = self._owner(part, index)
         if there is None:
             self._put_new(kind, part, into)
             return
@@ -60,6 +60,12 @@ class AgentMap:
         if value.shape != into.shape:
             raise ValueError(f"{name} in {file} has shape {tuple(value.shape)}, here it needs {tuple(into.shape)}")
         into.copy_(value)
+
+    def _owner(self, part: Trained, index: CheckpointIndex) -> int | None:
+        """The agent there whose rank has written a part."""
+        if part.shared:
+            return part.agent
+        return self.old.get(part.agent) if part.name.startswith("agent.") else index.root
 
     def _put_new(self, kind: str, part: Trained, into: Tensor) -> None:
         """A new agent: its own block stays as drawn, those of its edges are zero."""

@@ -169,6 +169,7 @@ def _check_files(job: Job, folder: Path, index: CheckpointIndex, mapping: AgentM
 def _needed(job: Job, index: CheckpointIndex, mapping: AgentMap) -> list[int]:
     """The ranks there whose files hold what this one goes on with; one at least, for what they all hold."""
     agents = mapping.needed(job.agents.local.tolist()) + [index.root] * job.head.everyone.is_root
+    agents += [part.agent for module in (job.net, *job.others) for part in module.trained() if part.shared]
     return sorted({index.owners[agent] for agent in agents}) or [0]
 
 

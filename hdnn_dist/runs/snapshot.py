@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.trained import Trained
+from hdnn_dist.model.trained import Trained, written
 from hdnn_dist.runs.checkpoint import Statistics, named_statistics
 from hdnn_dist.runs.shards import write_shard
 from hdnn_dist.training.loop import Trainer
@@ -85,7 +85,8 @@ class Snapshot:
         return sum(spare.numel() * spare.element_size() for each in self._spare.values() for spare in each.values())
 
     def _parts(self, kind: str) -> Iterator[tuple[str, Tensor]]:
-        for part in trained(self.trainer):
+        job = self.trainer.job
+        for part in written((job.net, *job.others), job.agents):
             if part.parameter in self._spare[kind]:
                 yield part.name, part.view(self._spare[kind][part.parameter])
 

@@ -48,7 +48,7 @@ class GradientRecord:
 
     def add(self) -> None:
         """Look at the gradient of one more step. Needs no message, and does not wait for an accelerator."""
-        gradient = self._net.weights.grad
+        gradient = self._net.trained_weights.grad
         assert gradient is not None
         if self._step % self._every == 0:
             self._squares[self._step + 1] = layer_squares(self._net, gradient)
@@ -65,5 +65,7 @@ class GradientRecord:
 
 
 def layer_squares(net: HDNN, gradient: Tensor) -> Tensor:
-    """(layers,) sums of squares of this rank's share of a gradient, float64."""
+    """(layers,) sums of squares of this rank's share of a gradient, float64; one of shared weights is the root's."""
+    if net.shared is not None:
+        return gradient.double().square().sum((1, 2)) * net.tree.is_root
     return torch.cat([run.weights.sum((1, 2)) for run in net.stack.runs(gradient.double().square())])

@@ -1,6 +1,7 @@
 """Control of explosion: penalties on the weights, and a projection that bounds the sensitivity of the whole network.
 
-The penalties are sums over agents, so none needs a message: each rank adds those of its own.
+The penalties are sums over agents, so none needs a message: each rank adds those of its own. Of weights that all agents
+share each number counts once, and every rank adds the same to the gradient that all hold.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from torch import Tensor
 from hdnn_dist.kernels.registry import compiled_function
 from hdnn_dist.model.head import Head
 from hdnn_dist.model.network import HDNN
-from hdnn_dist.model.norms import RowNorms, coupling_norm
+from hdnn_dist.model.norms import RowNorms, coupling_norm, operator_norms
 from hdnn_dist.support.arguments import unknown
-from hdnn_dist.weights.layers import AddDifferences
+from hdnn_dist.weights.layers import AddDifferences, add_differences
 
 SCALES = ("multiply", "divide")
 MARGIN = 1 - 1e-6  # so that rounding to float32 does not lift a norm above its limit
@@ -30,18 +31,24 @@ def smoothness(net: HDNN, alpha: float, scale: str = "multiply") -> Tensor:
     alpha / (2 h), the integral of the squared derivative, which does not fade as the step shrinks.
     ``ValueError`` for another scale.
     """
-    return _smoothness_factor(net, alpha, scale) / 2 * net.stack.differences(net.weights).square().sum()
+    shared = net.shared is not None
+    differences = net.trained_weights.diff(dim=0) if shared else net.stack.differences(net.weights)
+    return _smoothness_factor(net, alpha, scale) / 2 * differences.square().sum()
 
 
 def add_smoothness_gradient(net: HDNN, alpha: float, scale: str = "multiply") -> None:
     """Add the gradient of ``smoothness`` to that of the weights: what its backward pass would, for less."""
-    grad, weights, factor = net.weights.grad, net.weights.detach(), _smoothness_factor(net, alpha, scale)
+    held, factor = net.trained_weights, _smoothness_factor(net, alpha, scale)
+    grad, weights = held.grad, held.detach()
     assert grad is not None
-    net.stack.add_differences(grad, weights, factor, _compiled_differences(net))
+    if net.shared is None:
+        net.stack.add_differences(grad, weights, factor, _compiled_differences(net))
+    else:
+        add_differences(grad, weights, factor)
 
 
 def _compiled_differences(net: HDNN) -> AddDifferences | None:
-    function = compiled_function("add_differences", net.kernel, net.weights)
+    function = compiled_function("add_differences", net.kernel, net.trained_weights)
     return None if function is None else lambda grad, weights, scale: function(grad.numpy(), weights.numpy(), scale)
 
 
@@ -53,13 +60,14 @@ def _smoothness_factor(net: HDNN, alpha: float, scale: str) -> float:
 
 def weight_penalty(module: HDNN | Head, alpha: float) -> Tensor:
     """(alpha / 2) ||weights||^2, this rank's share, a scalar."""
-    return (alpha / 2) * module.weights.square().sum()
+    return (alpha / 2) * module.trained_weights.square().sum()
 
 
 def add_weight_penalty_gradient(module: HDNN | Head, alpha: float) -> None:
     """Add the gradient of ``weight_penalty`` to that of the weights, where there is one on this rank."""
-    if module.weights.grad is not None:
-        module.weights.grad.add_(module.weights.detach(), alpha=alpha)
+    held = module.trained_weights
+    if held.grad is not None:
+        held.grad.add_(held.detach(), alpha=alpha)
 
 
 class SpectralProjection:
@@ -88,7 +96,15 @@ class SpectralProjection:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Project the weights in place. Every rank has to call it, after each step of the optimiser."""
+        """Project the weights in place. Every rank has to call it, after each step of the optimiser.
+
+        Where agents share them, all rows are divided by the worst excess of any.
+        """
+        if self.net.shared is not None:
+            blocks = self.net.shared.blocks(self.net.shared.roles)
+            scale = (self.limits / operator_norms(self.net)).clamp_(max=1)
+            blocks.mul_(scale.unsqueeze(-1).to(blocks.dtype))
+            return
         for run, squares in self._rows.parts():
             scale = (self.limits[:, None] / squares.sqrt()).clamp_(max=1).to(run.weights.dtype)
             for group in run.layout.groups:

@@ -104,7 +104,7 @@ class Layers:
         ``add``: does so for one run, in place of torch.
         """
         for into, run in zip(self.runs(grad), self.runs(weights), strict=True):
-            (add or _add_differences)(into.weights, run.weights, scale)
+            (add or add_differences)(into.weights, run.weights, scale)
         if not self.alike:
             before, after = (places.to(weights.device) for places in self._shared)
             difference = weights[after] - weights[before]
@@ -124,7 +124,8 @@ class Layers:
         return torch.as_tensor(np.concatenate(before)), torch.as_tensor(np.concatenate(after))
 
 
-def _add_differences(grad: Tensor, weights: Tensor, scale: float) -> None:
+def add_differences(grad: Tensor, weights: Tensor, scale: float) -> None:
+    """grad += scale D^T D weights, D the differences of neighbours among the layers; (layers, ...) both."""
     difference = weights.diff(dim=0)
     grad[1:].add_(difference, alpha=scale)
     grad[:-1].sub_(difference, alpha=scale)
