@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.agreement import agreed
-from hdnn_dist.exchange.common_facts import told
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.agent_maps import AgentMaps
 from hdnn_dist.model.given import check_call, check_weight
-from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
+from hdnn_dist.model.head_weights import HeadWeights, SharedReadout, check_shared, told_shared
 from hdnn_dist.model.losses import loss_of_numbers
 from hdnn_dist.model.metrics import Gathering, NumberMetrics
 from hdnn_dist.model.network import HDNN
@@ -33,7 +32,7 @@ from hdnn_dist.support.arguments import require_type, whole
 from hdnn_dist.weights.initial import draw_readout
 
 
-class AgentReadouts(nn.Module):
+class AgentReadouts(HeadWeights):
     """Linear heads, one at each agent with targets, and their common loss: a ``Head``.
 
     ``targets``: agent -> how many numbers it predicts. ``loss``: ``mean_squared_error``, ``mean_absolute_error`` or
@@ -43,7 +42,11 @@ class AgentReadouts(nn.Module):
     ``weights`` (entries,), the W_i (outputs, features times positions) of the local agents one after another, and
     ``bias`` (outputs of the local agents,) are the parameters. Raises ``ValueError`` for what cannot be built.
 
-    Messages: loss and metrics are one small sum along the tree, two messages an edge; backward needs none.
+    ``shared``: whether all have one W and c, ``shared.weights`` (outputs, width) and ``shared.bias``, or the ``shared``
+    of another head, on whatever graph; all then have as many features and outputs.
+
+    Messages: loss and metrics are one small sum along the tree, two messages an edge; backward needs none, but for the
+    sum of the gradient of what is shared.
     """
 
     def __init__(
@@ -55,11 +58,14 @@ class AgentReadouts(nn.Module):
         root: int | None = None,
         positions: Sequence[int] = (),
         delta: float | None = None,
+        shared: bool | SharedReadout = False,
     ) -> None:
         super().__init__()
         require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
         require_type("net", net, HDNN, "the HDNN that is read")
         require_type("targets", targets, Mapping, "a dict from agents to how many numbers each predicts")
+        check_shared(shared)
+        net.require_same(shared=told_shared(shared))
         net.require_same(targets=sorted(targets.items()), loss=loss, root=root, positions=positions, delta=delta)
         check_agents(agents, net.agents)
         self.agents = agents
@@ -72,7 +78,11 @@ class AgentReadouts(nn.Module):
         self._positions = checked_positions(positions)
         self._layer, self._local_features = net.layers, net.local_features
         self._tables(net, prod(self._positions))
-        self._draw(net)
+        if shared is False:
+            self._draw(net)
+        else:
+            self._draw_shared(net, shared)
+        self._built = torch.Size([self._maps.size])
 
     def _tables(self, net: HDNN, positions: int) -> None:
         """Where the features of each local reader lie in the state."""
@@ -89,16 +99,31 @@ class AgentReadouts(nn.Module):
         for place, (agent, width) in enumerate(zip(self._readers, self._widths.tolist(), strict=True)):
             drawn = draw_readout(np.array([agent]), np.array([width]), int(self._out[place]), net.seed, width)
             self._maps.matrix(place, weights).copy_(torch.as_tensor(drawn))
-        bias = weights.new_zeros(self._maps.outputs)
-        self.weights, self.bias = (nn.Parameter(part, requires_grad=part.numel() > 0) for part in (weights, bias))
-        self._built = weights.shape
+        self._hold(weights, weights.new_zeros(self._maps.outputs))
+
+    def _draw_shared(self, net: HDNN, shared: bool | SharedReadout) -> None:
+        counts = {self.targets[agent] for agent in self.at.tolist()}
+        if len(counts) > 1:
+            raise ValueError(
+                f"agents predict {sorted(counts)} numbers, but a shared readout is one for all: give all as many, or "
+                "leave shared out"
+            )
+        widths = net.features[self.at] * prod(self._positions)
+        self._share(shared, net, widths, counts.pop(), self.criterion.name)
+
+    def _spread(self, W: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return W.flatten().repeat(len(self._readers)), c.repeat(len(self._readers))
+
+    def _add_up(self, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        W, c = self._trained
+        return weights.view(-1, *W.shape).sum(0), bias.view(-1, len(c)).sum(0)
 
     def forward(self, y: Tensor) -> Tensor:
         """(batch, local features[, positions...]) -> (batch, outputs of the local agents), agent after agent.
 
-        Differentiable, without a message: a rank may call it alone.
+        Differentiable, without a message: a rank may call it alone, but not the backward pass of a shared one.
         """
-        predicted: Tensor = _Predictions.apply(self._read(y), self.weights, self.bias, self._maps)
+        predicted: Tensor = _Predictions.apply(self._read(y), *self._held(), self._maps)
         return predicted
 
     def loss(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -107,7 +132,7 @@ class AgentReadouts(nn.Module):
         ``labels``: (batch, outputs of the local agents), agent after agent, of the network's type; ``None`` where no
         local agent predicts. Raises ``ValueError`` on every rank for labels that do not fit on any.
         """
-        loss: Tensor = _Loss.apply(self._read(y), self.weights, self.bias, labels, self)
+        loss: Tensor = _Loss.apply(self._read(y), *self._held(), labels, self)
         return loss
 
     def backward(self, y: Tensor, labels: Tensor | None = None, weight: float = 1.0) -> Tensor:
@@ -121,9 +146,7 @@ class AgentReadouts(nn.Module):
             loss, grad = self._judge(read, labels)
             grad = grad * weight
             grad_read, grad_weights = self._maps.gradients(read, self.weights, grad)
-            for parameter, own in ((self.weights, grad_weights), (self.bias, grad.sum(0))):
-                if parameter.requires_grad:
-                    parameter.grad = own if parameter.grad is None else parameter.grad.add_(own)
+            self._add_gradients(grad_weights, grad.sum(0))
         if read.requires_grad:
             read.backward(grad_read)
         return loss
@@ -132,30 +155,17 @@ class AgentReadouts(nn.Module):
         """As ``Head.metrics``: every rank takes up what its own agents predict."""
         return NumberMetrics(self.everyone)
 
-    @property
-    def trained_weights(self) -> nn.Parameter:
-        """As of ``Head``: ``weights``, of its shape."""
-        return self.weights
-
-    def trained(self) -> Iterator[Trained]:
-        """As ``TrainedModule.trained``: W_i (outputs, features times positions) and c_i (outputs,) of every agent."""
-        layers = range(self._layer, self._layer + 1)
+    def _trained_here(self) -> Iterator[Trained]:
+        layers, (weights, bias) = range(self._layer, self._layer + 1), self._trained
         for place, agent in enumerate(self._readers.tolist()):
-            yield Trained(f"agent.{agent}.readout", agent, self.weights, partial(self._maps.matrix, place), layers)
-        yield from by_columns("readout.bias", self.bias, self._readers, self._out, dim=0, layer=self._layer)
+            yield Trained(f"agent.{agent}.readout", agent, weights, partial(self._maps.matrix, place), layers)
+        yield from by_columns("readout.bias", bias, self._readers, self._out, dim=0, layer=self._layer)
 
-    def trained_names(self) -> Iterator[str]:
-        """As ``TrainedModule.trained_names``."""
-        yield from (f"agent.{agent}.readout{part}" for agent in self.at.tolist() for part in ("", ".bias"))
+    def _names(self) -> Iterator[str]:
+        return (f"agent.{agent}.readout{part}" for agent in self.at.tolist() for part in ("", ".bias"))
 
-    def get_extra_state(self) -> Tensor:
-        """(bytes,) for ``state_dict``: the agents here that predict, how much, and the loss."""
-        here = [(agent, self.targets[agent]) for agent in self._readers.tolist()]
-        return packed(told({"agents that predict": here, "loss": self.criterion.name}))
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """``ValueError`` for the state of another readout; (bytes,) as ``get_extra_state``."""
-        refuse_other_weights("this state", unpacked(state), unpacked(self.get_extra_state()))
+    def _of_agents(self) -> dict[str, object]:
+        return {"agents that predict": [(agent, self.targets[agent]) for agent in self._readers.tolist()]}
 
     def _read(self, y: Tensor) -> Tensor:
         """(batch, local features times positions)."""

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.head_weights import SharedReadout
 from hdnn_dist.model.losses import Loss
 from hdnn_dist.model.metrics import Gathering
 from hdnn_dist.model.trained import TrainedModule
 
 
 class Head(TrainedModule, Protocol):
-    """``at``: (readers,) the agents that are read; ``criterion``: its loss; ``weights``: its matrices on this rank.
+    """``at``: (readers,) the agents that are read; ``criterion``: its loss.
 
     ``everyone``: the tree over all agents, whose root's rank writes files and shows progress. After a call of ``loss``
     or ``backward``: ``correct``, how many samples were classified right, and ``predicted``, what was compared with the
@@ -29,10 +30,15 @@ class Head(TrainedModule, Protocol):
     agents: Agents
     at: np.ndarray
     criterion: Loss
-    weights: nn.Parameter
     everyone: SumTree
+    shared: SharedReadout | None
     correct: Tensor
     predicted: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """Its matrices on this rank, as it lays them out, of any shape."""
+        ...
 
     @property
     def trained_weights(self) -> nn.Parameter:

@@ -10,14 +10,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hdnn_dist.exchange.common_facts import told
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.given import check_call, check_weight
-from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
+from hdnn_dist.model.head_weights import HeadWeights, SharedReadout, as_it_is, check_shared, told_shared
 from hdnn_dist.model.losses import BALANCED, Judge, balanced, chosen_loss, judge, with_class_weights
 from hdnn_dist.model.metrics import ClassMetrics, Gathering, NumberMetrics
 from hdnn_dist.model.network import HDNN
@@ -28,17 +27,19 @@ from hdnn_dist.support.arguments import require_memory, require_type, whole
 from hdnn_dist.weights.initial import draw_readout
 
 
-class Readout(nn.Module):
+class Readout(HeadWeights):
     """A linear head over some or all agents, with its loss.
 
     ``classes``: classes, or numbers to predict. ``loss``: ``cross_entropy``, ``binary_cross_entropy`` (two classes, one
     logit), or for numbers ``mean_squared_error``, ``mean_absolute_error`` or ``huber``, with its ``delta``. ``at``: the
     agents that are read (default: all). ``root``: the agent where logits are summed and labels are known (default: the
     first of ``at``). ``positions``: the trailing dimensions of the network's output, read by separate weights.
-    ``class_weights``: a number for each class, or "balanced" for those of ``balance``.
+    ``class_weights``: a number for each class, or "balanced" for those of ``balance``. ``shared``: whether W is one for
+    all agents, and logits the mean of W y_i, plus c; or the ``shared`` of another readout, on whatever graph.
 
     ``weights`` (outputs, features of the local agents that are read, times positions) and ``bias`` (outputs,) at the
-    root, empty elsewhere, are the parameters. Raises ``ValueError`` for what cannot be built.
+    root, empty elsewhere, are the parameters, or ``shared.weights`` and ``shared.bias``.
+    Raises ``ValueError`` for what cannot be built.
 
     Messages: the sum takes one per edge of the tree that joins the agents read, the gradient another; where not all
     agents are read, loss and accuracy reach the others by one more along the whole tree.
@@ -55,12 +56,14 @@ class Readout(nn.Module):
         positions: Sequence[int] = (),
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
         delta: float | None = None,
+        shared: bool | SharedReadout = False,
     ) -> None:
         super().__init__()
         require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
         require_type("net", net, HDNN, "the HDNN that is read")
         net.require_same(classes=classes, loss=loss, at=at, root=root, positions=positions, owners=agents.owner)
-        net.require_same(class_weights=class_weights, delta=delta)
+        check_shared(shared)
+        net.require_same(class_weights=class_weights, delta=delta, shared=told_shared(shared))
         check_agents(agents, net.agents)
         positions = checked_positions(positions)
         self.agents = agents
@@ -79,9 +82,19 @@ class Readout(nn.Module):
         require_memory(f"{classes} classes of {read.sum()} features", 8 * classes * int(read.sum()))
         drawn = draw_readout(self._readers, read[self._readers], self.outputs, net.seed, int(read[self.at].sum()))
         weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
-        bias = weights.new_zeros(self.outputs if self.tree.is_root else 0)
-        self.weights, self.bias = (nn.Parameter(part, requires_grad=part.numel() > 0) for part in (weights, bias))
+        if shared is False:
+            self._hold(weights, weights.new_zeros(self.outputs if self.tree.is_root else 0))
+        else:
+            self._share(shared, net, read[self.at], self.outputs, self.criterion.name)
         self._built, self._local_features = weights.shape, net.local_features
+
+    def _spread(self, W: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return W.repeat(1, len(self._readers)) / len(self.at), c[: len(c) * self.tree.is_root]
+
+    def _add_up(self, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        W, c = self._trained
+        own = weights.unflatten(1, (-1, W.shape[1])).sum(1) / len(self.at)
+        return own, bias if len(bias) else torch.zeros_like(c)
 
     def _tables(self, net: HDNN, positions: int) -> None:
         """Which rows of the local state are read, and to which component of the tree they add."""
@@ -101,7 +114,7 @@ class Readout(nn.Module):
         Differentiable: the gradient that the root puts into its logits reaches every agent's block. Every rank has
         to call it, and to call backward through it.
         """
-        logits: Tensor = _Logits.apply(self._read(y), self.weights, self.bias, self)
+        logits: Tensor = _Logits.apply(self._read(y), *self._held(), self)
         return logits
 
     def loss(self, y: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -112,7 +125,7 @@ class Readout(nn.Module):
         gradient comes down the tree in this call, so that backward needs no message. Raises ``ValueError`` at the root
         for labels that do not fit, and on the other ranks with it.
         """
-        loss, self.correct = _Loss.apply(self._read(y), self.weights, self.bias, labels, self, torch.is_grad_enabled())
+        loss, self.correct = _Loss.apply(self._read(y), *self._held(), labels, self, torch.is_grad_enabled())
         return loss
 
     def backward(self, y: Tensor, labels: Tensor | None = None, weight: float = 1.0) -> Tensor:
@@ -126,9 +139,7 @@ class Readout(nn.Module):
         with torch.no_grad(), own_types(read):
             loss, self.correct, grad = self._judge(read, labels, train=True)
             grad_read, *grads = self._gradients(read, self.weights, grad if weight == 1 else grad * weight)
-            for parameter, own in zip((self.weights, self.bias), grads, strict=True):
-                if parameter.requires_grad:
-                    parameter.grad = own if parameter.grad is None else parameter.grad.add_(own)
+            self._add_gradients(*grads)
         if read.requires_grad:
             read.backward(grad_read)
         return loss
@@ -146,31 +157,17 @@ class Readout(nn.Module):
         """As ``Head.metrics``: the root takes up what it predicts, and tells it to all."""
         return ClassMetrics(self.classes, self.everyone) if self.criterion.integer else NumberMetrics(self.everyone)
 
-    @property
-    def trained_weights(self) -> nn.Parameter:
-        """As of ``Head``: ``weights``, of its shape."""
-        return self.weights
-
-    def trained(self) -> Iterator[Trained]:
-        """As ``TrainedModule.trained``: the weights of every agent here that is read, and the bias at the root."""
-        yield from by_columns("readout", self.weights, self._readers, self._widths, dim=1, layer=self._layer)
+    def _trained_here(self) -> Iterator[Trained]:
+        weights, bias = self._trained
+        yield from by_columns("readout", weights, self._readers, self._widths, dim=1, layer=self._layer)
         if self.tree.is_root:
-            yield Trained("readout.bias", self.root, self.bias, _as_it_is, range(self._layer, self._layer + 1))
+            yield Trained("readout.bias", self.root, bias, as_it_is, range(self._layer, self._layer + 1))
 
-    def get_extra_state(self) -> Tensor:
-        """(bytes,) for ``state_dict``: the agents here that are read, the root and the loss."""
-        return packed(
-            told({"agents that are read": self._readers.tolist(), "root": self.root, "loss": self.criterion.name})
-        )
+    def _names(self) -> Iterator[str]:
+        return iter([*(f"agent.{agent}.readout" for agent in self.at.tolist()), "readout.bias"])
 
-    def set_extra_state(self, state: Tensor) -> None:
-        """``ValueError`` for the state of another readout; (bytes,) as ``get_extra_state``."""
-        refuse_other_weights("this state", unpacked(state), unpacked(self.get_extra_state()))
-
-    def trained_names(self) -> Iterator[str]:
-        """As ``TrainedModule.trained_names``."""
-        yield from (f"agent.{agent}.readout" for agent in self.at.tolist())
-        yield "readout.bias"
+    def _of_agents(self) -> dict[str, object]:
+        return {"agents that are read": self._readers.tolist(), "root": self.root}
 
     def _read(self, y: Tensor) -> Tensor:
         """(batch, rows that are read times positions)."""
@@ -243,10 +240,6 @@ class Readout(nn.Module):
         grad_y = torch.matmul(grad, self._by_part(weights)).sum(0)
         grad_weights = (torch.matmul(grad.mT, y) * self._selects).sum(0)
         return grad_y, grad_weights, at_root.sum(0)
-
-
-def _as_it_is(bias: Tensor) -> Tensor:
-    return bias
 
 
 class _Logits(torch.autograd.Function):

@@ -9,6 +9,7 @@ halves, inside them agent after agent; or agent after agent where the architectu
     lift_weights (n, channels, 3, 3)             lift_bias (n,)
     mean, std (columns,)    what is taken off each column, and what it is divided by
     target_mean, target_std (outputs,)    what brings outputs back to the units of the data; 0 and 1 for classes
+    shared_ROLE_K, ...  what all agents share, named as in a checkpoint
     U (layers, n, n)    of a skew K = U - U^T, as it is trained; A (1, n, n) of a trained J = A - A^T, agent after agent
 
 The metadata are JSON: a layer as half-steps between the ``parts`` of the state, numbered, and whose features are where.
@@ -52,7 +53,7 @@ def dense_tensors(saved: SavedRun) -> Tensors:
     net, n = saved.net, int(saved.net.features.sum())
     require_memory(f"dense matrices of {net.layers} layers of {n} features", 8 * net.layers * n * n)
     K, b, J = net.dense()
-    found = {"K": K, "b": b, "J": J, **_readout(saved), **_entering(saved), **_as_trained(net)}
+    found = {"K": K, "b": b, "J": J, **_readout(saved), **_entering(saved), **_as_trained(net), **shared_parts(saved)}
     return {name: part.detach().cpu().contiguous() for name, part in found.items()}
 
 
@@ -202,3 +203,9 @@ def _as_trained(net: HDNN) -> Tensors:
         found["A"] = net.coupling.detach().new_zeros(len(net.coupling), n, n)
         found["A"][:, rows, columns] = net.coupling.detach()[:, : len(rows)]
     return found
+
+
+def shared_parts(saved: SavedRun) -> Tensors:
+    """What all agents share, of any shape, by its name here: views of the parameters."""
+    parts = [part for module in (saved.net, *saved.others) for part in module.trained() if part.shared]
+    return {part.name.replace(".", "_"): part.view(part.parameter) for part in parts}

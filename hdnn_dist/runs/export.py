@@ -19,7 +19,7 @@ from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.node_files import write_json
 from hdnn_dist.model.identity import refuse_other_weights
 from hdnn_dist.runs.checkpoint import CHECKPOINTS, save_weights
-from hdnn_dist.runs.dense_file import Tensors, dense_tensors, facts, read_dense, write_dense
+from hdnn_dist.runs.dense_file import Tensors, dense_tensors, facts, read_dense, shared_parts, write_dense
 from hdnn_dist.runs.description import restored, save_description
 from hdnn_dist.runs.folder import SUMMARY, RunFolder
 from hdnn_dist.runs.opened import Opened
@@ -127,7 +127,9 @@ def _refuse_other_shapes(own: Tensors, found: Tensors, path: Path) -> None:
 def _fill_stored(saved: SavedRun, tensors: Tensors) -> None:
     """What a dense matrix does not give back, and the coupling."""
     net = saved.net
-    if "U" in tensors:
+    for name, part in shared_parts(saved).items():
+        part.copy_(tensors[name])
+    if "U" in tensors and net.shared is None:
         for layer, U in enumerate(tensors["U"]):
             rows, columns, _ = net.stack.layout(layer).positions()
             net.stack.weights(net.weights, layer)[:, : len(rows)] = U[rows, columns]
@@ -150,7 +152,7 @@ def _fill_others(saved: SavedRun, tensors: Tensors) -> None:
     n = len(back)
     readout = tensors["readout"].unflatten(1, (n, -1))[:, back]
     agent = torch.arange(len(net.features)).repeat_interleave(torch.as_tensor(net.features))
-    for reader, place, view in views_of(saved.head):
+    for reader, place, view in views_of(saved.head) if saved.head.shared is None else ():
         given = tensors["readout_bias"] if reader is None else readout[:, agent == reader].flatten(1)
         view.copy_(given[place])
     if saved.lift is not None:

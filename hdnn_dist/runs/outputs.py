@@ -24,9 +24,16 @@ def places_of(head: Head) -> dict[int, slice]:
 
 def views_of(head: Head) -> Iterator[tuple[int | None, slice, Tensor]]:
     """What is trained of a head on this rank, as views: (agent, its outputs, weights (outputs, features times
-    positions)), and (None, its outputs, a bias (outputs,)).
+    positions)), and (None, its outputs, a bias (outputs,)). What agents share comes again for each, its weights
+    as a copy.
     """
     places = places_of(head)
+    if head.shared is not None:
+        count = 1 if isinstance(head, AgentReadouts) else len(places)  # outputs are then a mean over agents
+        for agent, place in places.items():
+            yield agent, place, head.shared.weights / count
+            yield None, place, head.shared.bias
+        return
     for part in head.trained():
         view = part.view(part.parameter)
         if part.name.endswith("bias"):

@@ -16,6 +16,7 @@ from hdnn_dist.exchange.connect import ALONE, connect
 from hdnn_dist.exchange.placement import Agents, place
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.edge_labels import EdgeLabels
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.kernels.registry import AUTO
 from hdnn_dist.model.head import Head
@@ -105,6 +106,9 @@ def _network(config: Config, agents: Agents) -> HDNN:
         courant=chosen.courant,
         jitter=chosen.jitter,
         pattern=pattern_of(config, agents.graph),
+        shared=chosen.shared,
+        normalisation=chosen.normalisation,
+        edge_labels=edge_labels_of(config, agents.graph),
         scheme=chosen.scheme,
         activation=chosen.activation,
         coupling=chosen.coupling,
@@ -155,6 +159,15 @@ def pattern_of(config: Config, graph: CommunicationGraph) -> Pattern | None:
     with concerning("network.pattern"):
         pairs = [(graph.agent(reader), graph.agent(read)) for reader, read in config.network.pattern]
     return Pattern.from_pairs(graph.agents, pairs)
+
+
+def edge_labels_of(config: Config, graph: CommunicationGraph) -> EdgeLabels:
+    """What ``network.edge_labels`` says of pairs of agents."""
+    given = config.network.edge_labels
+    if given is None or isinstance(given, str):
+        return given
+    with concerning("network.edge_labels"):
+        return {(graph.agent(reader), graph.agent(read)): label for reader, read, label in given}
 
 
 def _samples(

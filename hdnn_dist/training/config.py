@@ -46,6 +46,12 @@ class NetworkConfig(Section):
         list[tuple[Agent, Agent]] | None,
         Field(description="a list of pairs of agents, such as [[0, 0], [0, 1], [1, 1]]"),
     ] = None
+    shared: bool = False
+    normalisation: Literal["symmetric", "mean", "sum"] | None = None
+    edge_labels: Annotated[
+        Literal["direction"] | list[tuple[Agent, Agent, str]] | None,
+        Field(description="'direction', or a list of two agents and a label, such as [[0, 1, 'up'], [1, 0, 'down']]"),
+    ] = None
     scheme: Literal["euler"] | None = None
     activation: str = "tanh"
     coupling: Literal["I", "J1", "J2", "trained"] | None = None
@@ -58,7 +64,7 @@ class NetworkConfig(Section):
 class ReadoutConfig(Section):
     """``at``: ``"all"``, ``"centre"`` or a list of agents, or ``"each"`` where agents have targets of their own, which
     they predict themselves; ``root``: where the labels are. ``class_weights``: a number for each class, or
-    ``"balanced"``; ``delta``: of the loss "huber".
+    ``"balanced"``; ``delta``: of the loss "huber"; ``shared``: one W for all agents that are read.
     """
 
     at: Annotated[
@@ -72,6 +78,7 @@ class ReadoutConfig(Section):
         Field(description="'balanced', or a list of a number for each class, such as [1.0, 5.0]"),
     ] = None
     delta: Positive | None = None
+    shared: bool = False
 
 
 class DataConfig(Section):

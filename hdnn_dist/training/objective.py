@@ -44,7 +44,7 @@ def make_head(
     """The head of a config whose ``readout`` fits, see ``check_objective``. Every rank has to call it."""
     agents: Agents = net.agents
     if about.targets is not None:
-        return AgentReadouts(agents, net, about.targets, chosen.loss, root, positions, chosen.delta)
+        return AgentReadouts(agents, net, about.targets, chosen.loss, root, positions, chosen.delta, chosen.shared)
     return Readout(
         agents,
         net,
@@ -55,6 +55,7 @@ def make_head(
         positions=positions,
         class_weights=chosen.class_weights,  # type: ignore[arg-type]
         delta=chosen.delta,
+        shared=chosen.shared,
     )
 
 
