@@ -89,12 +89,12 @@ class HeadWeights(nn.Module):
 
     @property
     def weights(self) -> Tensor:
-        """Of the agents here, as the head says: a parameter, or what shared ones give, anew each time."""
+        """(...,) of the agents here, as the head says: a parameter, or what shared ones give, anew each time."""
         return self.trained_weights if self.shared is None else self._spread(self.shared.weights, self.shared.bias)[0]
 
     @property
     def bias(self) -> Tensor:
-        """As ``weights``."""
+        """(...,) as ``weights``."""
         return self._trained[1] if self.shared is None else self._spread(self.shared.weights, self.shared.bias)[1]
 
     @property
