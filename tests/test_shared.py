@@ -10,9 +10,15 @@ import pytest
 import shared_ranks
 import torch
 from jobs import run
-from shared_ranks import ALONE, ARCHITECTURES, MIXED, STEP, network
+from shared_ranks import ALONE, ARCHITECTURES, MIXED, STEP, network, trainer
 
-from hdnn_dist import HDNN, CommunicationGraph, place
+from hdnn_dist import HDNN, AgentReadouts, CommunicationGraph, Readout, place
+from hdnn_dist.analysis.cost import layer_cost
+from hdnn_dist.runs.checkpoint import load_weights, save_weights
+from hdnn_dist.runs.dense_file import dense_tensors, facts, read_dense, write_dense
+from hdnn_dist.runs.export import fill
+from hdnn_dist.runs.plain import Network
+from hdnn_dist.runs.saved import saved_of
 from hdnn_dist.training.regularization import SpectralProjection, add_smoothness_gradient, smoothness
 
 LIKE = {"dtype": torch.float64, "kernel": "torch"}
@@ -124,6 +130,51 @@ def test_penalties_and_the_bound_count_a_block_once() -> None:
     project()
     norms = torch.linalg.matrix_norm(net.operators(), 2)
     assert (norms <= project.limits).all()
+
+
+@pytest.mark.parametrize("architecture", ["H2", "MS2"])
+def test_an_exported_run_comes_back_bit_for_bit(tmp_path: Path, architecture: str) -> None:
+    first, second = (saved_of(trainer(ALONE, f"network.architecture={architecture}", seed).job) for seed in SEEDS)
+    file, samples = tmp_path / "x.safetensors", torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
+    write_dense(file, dense_tensors(first), facts(first))
+    assert torch.allclose(Network(str(file))(samples), first.logits(samples), atol=1e-6)
+    fill(second, read_dense(file)[0], file)
+    for given, expected in zip(second.net.parameters(), first.net.parameters(), strict=True):
+        assert torch.equal(given, expected)
+    assert torch.equal(second.logits(samples), first.logits(samples))
+
+
+def test_a_checkpoint_of_one_graph_is_loaded_on_another(tmp_path: Path) -> None:
+    first, other = trainer(ALONE).job, trainer(ALONE, "graph=grid:4x5", "seed=1").job
+    save_weights(first.net, first.others, tmp_path)
+    load_weights(other.net, other.others, tmp_path)
+    assert all(map(torch.equal, other.parameters, first.parameters))
+    with pytest.raises(ValueError, match=r"agent\.0\.K"):
+        load_weights(trainer(ALONE, "network.shared=false").job.net, [], tmp_path)
+
+
+SEEDS = ("seed=0", "seed=1")
+
+
+def test_heads_run_on_other_graphs() -> None:
+    small, large = network(ALONE, "H2"), HDNN(place(RING, ALONE), 4, 3, STEP, shared=True, **LIKE)
+    for kind, at in ((AgentReadouts, {1: 3, 4: 3}), (AgentReadouts, dict.fromkeys(range(8), 3)), (Readout, 3)):
+        first, second = kind(small.agents, small, at, shared=True), kind(large.agents, large, at, shared=True)
+        second.load_state_dict(first.state_dict())
+        third = kind(large.agents, large, at, shared=first.shared)
+        y = torch.randn(2, 32, dtype=torch.float64)
+        assert torch.equal(second(y), third(y))
+    with pytest.raises(ValueError, match="outputs 3"):
+        AgentReadouts(large.agents, large, {0: 2}, shared=first.shared)
+    with pytest.raises(ValueError, match=r"agents predict \[1, 2\] numbers"):
+        AgentReadouts(large.agents, large, {0: 2, 1: 1}, shared=True)
+    uneven = HDNN(place(RING, ALONE), [2, 4] * 4, 3, **LIKE)
+    with pytest.raises(ValueError, match=r"have \[2, 4\] features"):
+        Readout(uneven.agents, uneven, shared=True)
+
+
+def test_a_layer_costs_what_it_costs_without_sharing() -> None:
+    assert layer_cost(RING, 2, kernel="torch", shared=True) == layer_cost(RING, 2, kernel="torch")
 
 
 REFUSED = {

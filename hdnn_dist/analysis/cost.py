@@ -60,7 +60,16 @@ def cost_of(net: HDNN, batch: int) -> LayerCost:
     y = net(net.weights.new_zeros(1, net.local_features))
     between = _Counts.of(agents)
     y.sum().backward()
-    return LayerCost((between - started).times(batch), (_Counts.of(agents) - between).times(batch))
+    ended = _Counts.of(agents)
+    return LayerCost((between - started).times(batch), (ended - between.later(_shared_sum(net))).times(batch))
+
+
+def _shared_sum(net: HDNN) -> tuple[_Counts, _Counts]:
+    """Before and after what is no cost of a layer: the sum of the gradient of shared weights, once a step."""
+    before = _Counts.of(net.agents)
+    if net.shared is not None:
+        net.expansion.collect(net.weights.detach())
+    return before, _Counts.of(net.agents)
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,11 @@ class _Counts:
     @staticmethod
     def of(agents: Agents) -> _Counts:
         return _Counts(agents.ledger.rounds, agents.ledger.traffic())
+
+    def later(self, times: tuple[_Counts, _Counts]) -> _Counts:
+        """These counts, after what came between two times."""
+        before, after = times
+        return _Counts(self.rounds + after.rounds - before.rounds, self.traffic - (before.traffic - after.traffic))
 
     def __sub__(self, other: _Counts) -> Spent:
         spent = self.traffic - other.traffic

@@ -20,7 +20,7 @@ def effects(net: HDNN, x: Tensor) -> dict[str, float]:
     over layers of ||K_{j+1} - K_j||_F^2 + ||b_{j+1} - b_j||^2; ``weights``: of ||K_j||_F^2 + ||b_j||^2. Every rank has
     to call it, and gets the same.
     """
-    weights = net.weights.detach().double()
+    weights = net.weights.detach().double()  # of every agent, also where they share them
     own = torch.stack([net.stack.differences(weights).square().sum(), weights.square().sum()])
     differences, size = SumTree(net.agents).sum(own).tolist()
     matrices = [M for sample in x.split(1) for _, M in exact(net, sample, [net.layers])]

@@ -76,7 +76,6 @@ def shared_weights(
         "layers": fact(len(stack)),
         "step": fact(first.step),
         "activation": activation.name,
-        "dtype": str(dtype).removeprefix("torch."),
         "roles": ", ".join(names),
         "normalisation": normalisation,
     }
@@ -89,6 +88,10 @@ def shared_weights(
     else:
         module = given
         module.require(facts)
+        if module.roles.dtype != dtype:
+            raise ValueError(
+                f"shared holds {module.roles.dtype}, but this network has {dtype}: give both the same dtype"
+            )
         _refuse_other_roles(pairs, module)
     tables = [
         RoleTable(layout, each, names, architecture.skew, dtype)
