@@ -32,6 +32,7 @@ CASES = {
     "H2": (),
     "H2, check_finite": ("check_finite=true", "batch_size=7", "network.kernel=auto"),
     "H1-J1": ("network.architecture=H1-J1", "network.store_every=2", "readout.at=[2]", "optimizer.name=sgd"),
+    "shared": ("network.shared=true", "readout.shared=true"),
     "bound": ("penalties.bound=50.0", "batch_size=7", "optimizer.clip=100.0"),
 }
 LINKS = ("auto", "network")

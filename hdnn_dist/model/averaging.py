@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hdnn_dist.exchange.world import World
+from hdnn_dist.model.trained import SharedParameter
 from hdnn_dist.support.arguments import is_number, require_type, shown
 
 
@@ -30,17 +32,28 @@ def average_gradients(
 
 
 def average(parameters: Sequence[Tensor], world: World, weight: float, numbers: Sequence[Tensor]) -> Tensor:
-    """As ``average_gradients``, in one sum; (replicas, numbers) what every replica has for these scalars besides."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    """As ``average_gradients``, in one sum; (replicas, numbers) what every replica has for these scalars besides.
+
+    Parameters that ranks share are added up apart: in a sum as long on every rank, so that all get the same bits.
+    """
+    with_one = [parameter for parameter in parameters if parameter.grad is not None]
+    shared, own = ([p.grad for p in with_one if isinstance(p, SharedParameter) == of_all] for of_all in (True, False))
+    like = parameters[0].detach()
+    _average(like, shared, world, weight, [])
+    return _average(like, own, world, weight, numbers)
+
+
+def _average(like: Tensor, gradients: Sequence[Any], world: World, weight: float, numbers: Sequence[Tensor]) -> Tensor:
     sizes = [gradient.numel() for gradient in gradients]
-    both = parameters[0].detach().new_zeros(sum(sizes) + world.replicas * len(numbers))
+    both = like.new_zeros(sum(sizes) + world.replicas * len(numbers))
     *parts, told = both.split([*sizes, world.replicas * len(numbers)])
     told = told.view(world.replicas, len(numbers))
     for part, gradient in zip(parts, gradients, strict=True):
         torch.mul(gradient, weight, out=part.view_as(gradient))
     for at, number in enumerate(numbers):
         told[world.replica, at] = number
-    world.add_copies(both)
+    if len(both):
+        world.add_copies(both)
     for part, gradient in zip(parts, gradients, strict=True):
         gradient.copy_(part.view_as(gradient))
     return told
