@@ -15,10 +15,15 @@ from shared_ranks import ALONE, ARCHITECTURES, MIXED, STEP, network, trainer
 from hdnn_dist import HDNN, AgentReadouts, CommunicationGraph, Readout, place
 from hdnn_dist.analysis.cost import layer_cost
 from hdnn_dist.runs.checkpoint import load_weights, save_weights
+from hdnn_dist.runs.checkpointing import Checkpointer
 from hdnn_dist.runs.dense_file import dense_tensors, facts, read_dense, write_dense
 from hdnn_dist.runs.export import fill
+from hdnn_dist.runs.index import complete
 from hdnn_dist.runs.plain import Network
+from hdnn_dist.runs.resume import about, find, put_back
 from hdnn_dist.runs.saved import saved_of
+from hdnn_dist.support.asked import Asked
+from hdnn_dist.training.divergence import diverged
 from hdnn_dist.training.regularization import SpectralProjection, add_smoothness_gradient, smoothness
 
 LIKE = {"dtype": torch.float64, "kernel": "torch"}
@@ -151,6 +156,30 @@ def test_a_checkpoint_of_one_graph_is_loaded_on_another(tmp_path: Path) -> None:
     assert all(map(torch.equal, other.parameters, first.parameters))
     with pytest.raises(ValueError, match=r"agent\.0\.K"):
         load_weights(trainer(ALONE, "network.shared=false").job.net, [], tmp_path)
+
+
+def test_a_run_goes_on_on_another_graph(tmp_path: Path) -> None:
+    """With the moments of the optimiser too."""
+    first = trainer(ALONE)
+    checkpoints = Checkpointer(first, tmp_path, about(first.job), {}, Asked())
+    first.run(lambda *_: None, lambda _: None)
+    checkpoints.make()
+    checkpoints.finish_writing()
+    second = trainer(ALONE, "graph=grid:3x4")
+    with pytest.raises(ValueError, match="--remap"):
+        find(second.job, complete(tmp_path), fall_back=False)
+    put_back(second, find(second.job, complete(tmp_path), fall_back=False, remap=True))
+    for own, found in zip(first.parameters, second.parameters, strict=True):
+        assert torch.equal(own, found)
+        assert torch.equal(first.optimizer.state[own]["exp_avg"], second.optimizer.state[found]["exp_avg"])
+
+
+def test_what_diverges_is_shared_by_all() -> None:
+    job = trainer(ALONE).job
+    with torch.no_grad():
+        job.net.shared.roles[1] = torch.nan
+    error = diverged(job, [job.train.inputs[:2]], "a step")
+    assert "the weights are no longer finite in a step, layer 1, which all agents share" in str(error)
 
 
 SEEDS = ("seed=0", "seed=1")

@@ -112,8 +112,14 @@ def refuse_growth(loss: float, first: float, when: str) -> None:
 def _message(place: Place, when: str, job: Job) -> str:
     given = place.kind == "state" and place.layer == BEFORE and job.lift is None
     verb = "are" if place.kind == "weights" else "is"
-    where = f"{place.part}, {job.agents.graph.named(place.agent)}"
+    who = "which all agents share" if _is_shared(place, job) else job.agents.graph.named(place.agent)
+    where = f"{place.part}, {who}"
     return f"the {place.kind} {verb} no longer finite in {when}, {where}: {SAMPLES if given else LOWER}"
+
+
+def _is_shared(place: Place, job: Job) -> bool:
+    holder = job.head if place.layer == job.net.layers else job.net
+    return place.kind != "state" and place.layer != BEFORE and holder.shared is not None
 
 
 def _states(net: HDNN, x: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
