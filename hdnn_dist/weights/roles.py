@@ -93,7 +93,11 @@ class RoleTable:
         blocks, biases = self._split(shared)
         flat = shared.new_empty(*shared.shape[:2], layout.size)
         for group, table in zip(layout.groups, self._tables, strict=True):
-            each = (table @ blocks.flatten(-2)).unflatten(-1, (m, m)).unflatten(2, (len(group.agents), -1))
+            first, *mirrored = table.split(self._roles, dim=1)
+            each = _taken(blocks, first)
+            for part in mirrored:
+                each -= _taken(blocks.mT, part)
+            each = each.unflatten(2, (len(group.agents), -1))
             group.matrices(flat).copy_(each.transpose(3, 4).flatten(-2))
         agents = layout.halo.rows // m
         flat[..., layout.entries :].unflatten(-1, (-1, agents, m)).copy_(biases.unsqueeze(-2))
@@ -123,13 +127,16 @@ class RoleTable:
         return torch.cat([squares.repeat_interleave(self._rows**2), agents])
 
     def _split(self, shared: Tensor) -> tuple[Tensor, Tensor]:
-        """Blocks (layers, operators, roles, rows, rows), for a skew K minus their transposes too, and biases."""
+        """Blocks (layers, operators, roles, rows, rows), and biases (layers, operators, biases, rows)."""
         m = self._rows
         at = self._roles * m * m
         blocks = shared[..., :at].unflatten(-1, (self._roles, m, m))
-        if self._skew:
-            blocks = torch.cat([blocks, -blocks.mT], 2)
         return blocks, shared[..., at:].unflatten(-1, (-1, m))
+
+
+def _taken(blocks: Tensor, table: Tensor) -> Tensor:
+    """(layers, operators, pairs, rows, rows): for each pair the block of its only role in ``table`` (pairs, roles)."""
+    return blocks.index_select(2, table.argmax(1)).mul_(table.sum(1)[:, None, None])
 
 
 def fan_in(pairs: Pairs, rows: int) -> float:
