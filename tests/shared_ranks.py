@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import oracle
 import torch
+import torch.nn.functional as F
 from battery import ALONE, shared_folder
 from problems import TOLERANCE, local_rows, relative_error
 from rank_checks import main
@@ -18,6 +19,7 @@ from torch import Tensor
 from hdnn_dist import HDNN, AgentReadouts, Agents, CommunicationGraph, Readout, clip_grad_norm_, place
 from hdnn_dist.exchange.world import World
 from hdnn_dist.graph.edge_labels import labels_of  # noqa: F401
+from hdnn_dist.model.lift import ConvolutionalLift
 from hdnn_dist.model.shared import SharedWeights
 from hdnn_dist.runs.checkpointing import Checkpointer
 from hdnn_dist.runs.index import complete
@@ -160,6 +162,29 @@ def heads_share_too(world: World) -> None:
                 assert relative_error(given.grad, own.grad) < TOLERANCE
 
 
+def a_lift_is_shared_too(world: World) -> None:
+    """Kernels and biases are one for all agents; each rank lifts for its own, and the gradient is that of all."""
+    net = network(world, "H2")
+    lift, n = ConvolutionalLift(net, 2), MIXED.agents
+    random = np.random.default_rng(6)
+    images, w = (torch.as_tensor(random.standard_normal((3, count, 4, 4))) for count in (2, 4 * n))
+    W, c = (part.detach().clone().requires_grad_() for part in (lift.shared.weights, lift.shared.bias))
+    expected = F.conv2d(images, W.repeat(n, 1, 1, 1), c.repeat(n), padding=1)
+    (w * expected).sum().backward()
+    rows = local_rows(net.agents, (4,) * n)
+    given = lift(images)
+    (w[:, rows] * given).sum().backward()
+    assert relative_error(given.detach(), expected.detach()[:, rows]) < TOLERANCE
+    assert relative_error(lift.shared.weights.grad, W.grad) < TOLERANCE
+    assert relative_error(lift.shared.bias.grad, c.grad) < TOLERANCE
+    net(lift(images)).sum().backward()  # sums of the network and of the lift, in one order on all ranks
+    other = network(ALONE, "H2")
+    alone = ConvolutionalLift(other, 2)
+    other(alone(images)).sum().backward()
+    assert relative_error(lift.shared.weights.grad - W.grad, alone.shared.weights.grad) < 1e-9
+    assert relative_error(net.shared.roles.grad, other.shared.roles.grad) < 1e-9
+
+
 def _sample(n: int) -> tuple[Tensor, Tensor]:
     """Inputs (5, 4 n) and answers (5, 4, 3)."""
     random = np.random.default_rng(3)
@@ -250,7 +275,14 @@ def _made_once(checkpoints: Checkpointer) -> Callable[[Epoch], None]:
     return on_epoch
 
 
-CHECKS = (equals_a_dense_oracle, heads_share_too, trains_alike, one_message_up_and_one_down, goes_on_from_files)
+CHECKS = (
+    equals_a_dense_oracle,
+    heads_share_too,
+    a_lift_is_shared_too,
+    trains_alike,
+    one_message_up_and_one_down,
+    goes_on_from_files,
+)
 
 
 if __name__ == "__main__":

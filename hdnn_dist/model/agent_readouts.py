@@ -19,9 +19,10 @@ from torch.autograd.function import once_differentiable
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.affine import SharedAffine
 from hdnn_dist.model.agent_maps import AgentMaps
 from hdnn_dist.model.given import check_call, check_weight
-from hdnn_dist.model.head_weights import HeadWeights, SharedReadout, check_shared, told_shared
+from hdnn_dist.model.head_weights import HeadWeights, check_shared, told_shared
 from hdnn_dist.model.losses import loss_of_numbers
 from hdnn_dist.model.metrics import Gathering, NumberMetrics
 from hdnn_dist.model.network import HDNN
@@ -58,7 +59,7 @@ class AgentReadouts(HeadWeights):
         root: int | None = None,
         positions: Sequence[int] = (),
         delta: float | None = None,
-        shared: bool | SharedReadout = False,
+        shared: bool | SharedAffine = False,
     ) -> None:
         super().__init__()
         require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")
@@ -101,7 +102,7 @@ class AgentReadouts(HeadWeights):
             self._maps.matrix(place, weights).copy_(torch.as_tensor(drawn))
         self._hold(weights, weights.new_zeros(self._maps.outputs))
 
-    def _draw_shared(self, net: HDNN, shared: bool | SharedReadout) -> None:
+    def _draw_shared(self, net: HDNN, shared: bool | SharedAffine) -> None:
         counts = {self.targets[agent] for agent in self.at.tolist()}
         if len(counts) > 1:
             raise ValueError(

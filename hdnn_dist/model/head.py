@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
-from hdnn_dist.model.head_weights import SharedReadout
+from hdnn_dist.model.affine import SharedAffine
 from hdnn_dist.model.losses import Loss
 from hdnn_dist.model.metrics import Gathering
 from hdnn_dist.model.trained import TrainedModule
@@ -31,7 +31,7 @@ class Head(TrainedModule, Protocol):
     at: np.ndarray
     criterion: Loss
     everyone: SumTree
-    shared: SharedReadout | None
+    shared: SharedAffine | None
     correct: Tensor
     predicted: Tensor
 

@@ -15,8 +15,9 @@ from torch.autograd.function import once_differentiable
 
 from hdnn_dist.exchange.placement import Agents
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.model.affine import SharedAffine, as_it_is
 from hdnn_dist.model.given import check_call, check_weight
-from hdnn_dist.model.head_weights import HeadWeights, SharedReadout, as_it_is, check_shared, told_shared
+from hdnn_dist.model.head_weights import HeadWeights, check_shared, told_shared
 from hdnn_dist.model.losses import BALANCED, Judge, balanced, chosen_loss, judge, with_class_weights
 from hdnn_dist.model.metrics import ClassMetrics, Gathering, NumberMetrics
 from hdnn_dist.model.network import HDNN
@@ -56,7 +57,7 @@ class Readout(HeadWeights):
         positions: Sequence[int] = (),
         class_weights: Sequence[float] | Literal["balanced"] | None = None,
         delta: float | None = None,
-        shared: bool | SharedReadout = False,
+        shared: bool | SharedAffine = False,
     ) -> None:
         super().__init__()
         require_type("agents", agents, Agents, "what hdnn_dist.place(graph, world) returns")

@@ -155,6 +155,6 @@ def _fill_others(saved: SavedRun, tensors: Tensors) -> None:
     for reader, place, view in views_of(saved.head) if saved.head.shared is None else ():
         given = tensors["readout_bias"] if reader is None else readout[:, agent == reader].flatten(1)
         view.copy_(given[place])
-    if saved.lift is not None:
+    if saved.lift is not None and saved.lift.shared is None:
         saved.lift.weights.copy_(tensors["lift_weights"][back])
         saved.lift.bias.copy_(tensors["lift_bias"][back])

@@ -118,8 +118,8 @@ def _message(place: Place, when: str, job: Job) -> str:
 
 
 def _is_shared(place: Place, job: Job) -> bool:
-    holder = job.head if place.layer == job.net.layers else job.net
-    return place.kind != "state" and place.layer != BEFORE and holder.shared is not None
+    holder = {job.net.layers: job.head, BEFORE: job.lift}.get(place.layer, job.net)
+    return place.kind != "state" and holder is not None and holder.shared is not None
 
 
 def _states(net: HDNN, x: Tensor) -> Iterator[tuple[int, Tensor, np.ndarray]]:
