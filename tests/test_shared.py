@@ -185,6 +185,12 @@ def test_what_diverges_is_shared_by_all() -> None:
 SEEDS = ("seed=0", "seed=1")
 
 
+def test_one_agent_alone() -> None:
+    net = HDNN(place(CommunicationGraph.path(1), ALONE), 4, 3, shared=True, **LIKE)
+    assert net.shared.names == ("own",)
+    net(torch.ones(2, 4, dtype=torch.float64)).sum().backward()
+
+
 def test_heads_run_on_other_graphs() -> None:
     small, large = network(ALONE, "H2"), HDNN(place(RING, ALONE), 4, 3, STEP, shared=True, **LIKE)
     for kind, at in ((AgentReadouts, {1: 3, 4: 3}), (AgentReadouts, dict.fromkeys(range(8), 3)), (Readout, 3)):
@@ -213,6 +219,8 @@ REFUSED = {
     "a scaling alone": ({"shared": False, "normalisation": "mean"}, "weights are not shared"),
     "labels alone": ({"shared": False, "edge_labels": "direction"}, "weights are not shared"),
     "no such labels": ({"edge_labels": "colour"}, "edge_labels is 'colour'"),
+    "a scaling of another type": ({"normalisation": ["sum"]}, "unknown normalisation"),
+    "labels in a list": ({"edge_labels": [(0, 1, "next")]}, "expected 'direction'"),
     "a wave of another scaling": ({"initial": "wave", "normalisation": "sum"}, "normalisation 'symmetric' only"),
     "a label missing": ({"edge_labels": {(0, 1): "next"}}, "no label for agent 0 reading agent 7"),
     "a label of strangers": ({"edge_labels": {(0, 3): "next"}}, "no pair of neighbours"),

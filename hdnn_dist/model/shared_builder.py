@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from hdnn_dist.model.shared import SharedWeights
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.system import CouplingSpec
-from hdnn_dist.support.arguments import require_type, seed_number
+from hdnn_dist.support.arguments import named, require_type, seed_number
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers
 from hdnn_dist.weights.roles import NORMALISATIONS, OWN, Pairs, RoleTable, draw_roles, fan_in
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
     def told(self) -> dict[str, object]:
         """Facts, which every rank has to give alike."""
         labels = self.edge_labels
-        known = labels if labels is None or isinstance(labels, str) else sorted(labels.items(), key=repr)
+        known = sorted(labels.items(), key=repr) if isinstance(labels, Mapping) else labels
         given = self.shared.facts if isinstance(self.shared, SharedWeights) else self.shared
         return {"shared": given, "normalisation": self.normalisation, "edge_labels": known}
 
@@ -101,10 +101,11 @@ def shared_weights(
 
 
 def _settings(wanted: Wanted, given: SharedWeights | None) -> tuple[str, EdgeLabels]:
-    if given is None:
-        return wanted.normalisation or NORMALISATIONS[0], wanted.edge_labels
-    known = given.edge_labels if isinstance(given.edge_labels, str) else None
-    return wanted.normalisation or given.normalisation, known if wanted.edge_labels is None else wanted.edge_labels
+    normalisation = NORMALISATIONS[0] if given is None else given.normalisation
+    if wanted.normalisation is not None:
+        normalisation = named("normalisation", wanted.normalisation, {name: name for name in NORMALISATIONS})
+    known = given.edge_labels if given is not None and isinstance(given.edge_labels, str) else None
+    return normalisation, known if wanted.edge_labels is None else wanted.edge_labels
 
 
 def _pairs(layout: BlockLayout, architecture: Architecture, labels: EdgeLabels, normalisation: str) -> Pairs:

@@ -22,7 +22,6 @@ from torch import Tensor
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.edge_labels import EdgeLabels, labels_of
 from hdnn_dist.graph.patterns import Pattern
-from hdnn_dist.support.arguments import unknown
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.initial import generator
 
@@ -62,8 +61,6 @@ def _coefficients(pattern: Pattern, alike: np.ndarray, normalisation: str) -> np
     read = np.bincount(rows, minlength=pattern.agents)[rows]
     readers = np.bincount(columns, minlength=pattern.agents)[columns]
     known = {"sum": np.ones(len(rows)), "mean": 1 / read, "symmetric": 1 / np.sqrt(read * readers)}
-    if normalisation not in known:
-        raise unknown("normalisation", normalisation, NORMALISATIONS)
     return known[normalisation]
 
 
