@@ -23,6 +23,7 @@ from hdnn_dist.runs.plain import Network
 from hdnn_dist.runs.resume import about, find, put_back
 from hdnn_dist.runs.saved import saved_of
 from hdnn_dist.support.asked import Asked
+from hdnn_dist.training.config_files import dump_config, load_config
 from hdnn_dist.training.divergence import diverged
 from hdnn_dist.training.regularization import SpectralProjection, add_smoothness_gradient, smoothness
 
@@ -156,6 +157,15 @@ def test_a_checkpoint_of_one_graph_is_loaded_on_another(tmp_path: Path) -> None:
     assert all(map(torch.equal, other.parameters, first.parameters))
     with pytest.raises(ValueError, match=r"agent\.0\.K"):
         load_weights(trainer(ALONE, "network.shared=false").job.net, [], tmp_path)
+
+
+def test_labels_in_a_config_come_back_from_its_file(tmp_path: Path) -> None:
+    pairs = [(i, k) for i in range(4) for k in range(4) if abs(i - k) == 1]
+    labels = [[i, k, "up" if i < k else "down"] for i, k in pairs]
+    job = trainer(ALONE, "graph=path:4", f"network.edge_labels={labels}").job
+    (tmp_path / "config.toml").write_text(dump_config(job.config))
+    assert job.net.shared.names == ("own", "down", "up")
+    assert load_config(tmp_path / "config.toml", []) == job.config
 
 
 def test_a_run_goes_on_on_another_graph(tmp_path: Path) -> None:

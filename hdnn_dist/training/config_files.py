@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from hdnn_dist.graph.labels import is_whole
 from hdnn_dist.training.config import Config, ConfigError, Section, is_section, known_keys
 
+OF_PAIRS = ("pattern", "edge_labels")  # keys of network that are lists of tuples
 BY_AGENT = ("files", "columns", "targets")  # of data.table: they may be tables from agents
 
 
@@ -83,10 +84,14 @@ def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
         typed["placement"] = _numbered(placement)
     if isinstance(data := typed.get("data"), dict):
         typed["data"] = _typed_data(data)
-    if isinstance(network := typed.get("network"), dict) and isinstance(network.get("pattern"), list):
-        pairs = [tuple(pair) if isinstance(pair, list) else pair for pair in network["pattern"]]
-        typed["network"] = {**network, "pattern": pairs}
+    if isinstance(network := typed.get("network"), dict):
+        lists = {key: network[key] for key in OF_PAIRS if isinstance(network.get(key), list)}
+        typed["network"] = {**network, **{key: list(map(_tuple, given)) for key, given in lists.items()}}
     return typed
+
+
+def _tuple(given: object) -> object:
+    return tuple(given) if isinstance(given, list) else given
 
 
 def _typed_data(data: Mapping[str, Any]) -> dict[str, Any]:
