@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 MEASURED = {
     "power": [f"{method} {what}" for method in ("H2", "MLP", "DC", "mean") for what in ("V", "angle")],
     "sensors": ["H2", "MLP", "last", "mean"],
+    "graph_transfer": ["H2", "seen"],
 }  # experiments that are judged by errors, and their names
 JUDGED = [name for name in EXPERIMENTS if name not in MEASURED]
 TINY = ("epochs=1", "data.samples=40", "batch_size=10")

@@ -21,6 +21,8 @@ from hdnn_dist.data.class_transfer import ClassTransfer
 from hdnn_dist.data.columns import ZERO
 from hdnn_dist.data.digits import NAME as DIGITS
 from hdnn_dist.data.digits import Digits
+from hdnn_dist.data.graph_transfer import NAME as GRAPH_TRANSFER
+from hdnn_dist.data.graph_transfer import GraphTransfer
 from hdnn_dist.data.mnist import NAME as MNIST
 from hdnn_dist.data.mnist import Mnist
 from hdnn_dist.data.power_grid import NAME as POWER_GRID
@@ -38,6 +40,7 @@ SOURCES: dict[str, Source | GraphSource] = {
     **{source.name: source for source in REGRESSIONS},
     POWER_GRID: PowerGrid(),
     ClassTransfer.name: ClassTransfer(),
+    GRAPH_TRANSFER: GraphTransfer(),
 }
 """Every known source by name; add one to make it loadable."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hdnn_dist.experiments import (
     architectures,
+    graph_transfer,
     mnist_channels,
     mnist_patches,
     power,
@@ -26,6 +27,7 @@ EXPERIMENTS = {
         power.EXPERIMENT,
         sensors.EXPERIMENT,
         transfer.EXPERIMENT,
+        graph_transfer.EXPERIMENT,
     )
 }
 
