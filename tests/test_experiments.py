@@ -22,6 +22,7 @@ from hdnn_dist.experiments.pages import Output, write_page
 from hdnn_dist.experiments.records import Records
 from hdnn_dist.experiments.running import train
 from hdnn_dist.experiments.table import listed, median_range
+from hdnn_dist.graph.families import FAMILIES
 from hdnn_dist.plots.lines import Line, draw_lines
 from hdnn_dist.training.config import Config
 
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 MEASURED = {
     "power": [f"{method} {what}" for method in ("H2", "MLP", "DC", "mean") for what in ("V", "angle")],
     "sensors": ["H2", "MLP", "last", "mean"],
+    "longrange": ["H2", "constant", *(f"H2 {family}" for family in FAMILIES)],
     "graph_transfer": ["H2", "seen"],
 }  # experiments that are judged by errors, and their names
 JUDGED = [name for name in EXPERIMENTS if name not in MEASURED]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,10 @@ def reproduce(
         list[str] | None,
         typer.Option(metavar="LABEL=VALUES", help="Of large tables: these cells, such as distance=5,10; repeatable."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key of every cell's config, such as epochs=5."),
+    ] = None,
 ) -> None:
     """Train every cell of an experiment; write its table into a page, its headline into ./README.md.
 
@@ -46,7 +51,7 @@ def reproduce(
     page shows what is on record by then.
     """
     with reported(KEPT):
-        experiment = experiment_named(name)
+        experiment = _changed(experiment_named(name), settings or [])
         count = experiment.seeds if seeds is None else _count("--seeds", seeds)
         workers = _count("--jobs", jobs)
         root = _files(experiment, data_root, download)
@@ -58,7 +63,12 @@ def reproduce(
         todo = [task for task in wanted if task.cell in chosen]
         with _progress(todo, records) as on_result:
             train_all(todo, records, workers, on_result)
-        _write(experiment, wanted, records, output)
+        _write(experiment, wanted, records, output, settings or [])
+
+
+def _changed(experiment: Experiment, settings: Sequence[str]) -> Experiment:
+    """With ``settings`` in every cell."""
+    return replace(experiment, cells=tuple(cell.with_settings(settings) for cell in experiment.cells))
 
 
 def _count(option: str, text: str) -> int:
@@ -77,9 +87,11 @@ def _files(experiment: Experiment, data_root: Path | None, download: bool) -> st
     return None if data_root is None else str(data_root)
 
 
-def _write(experiment: Experiment, wanted: Sequence[Task], records: Records, output: Output) -> None:
+def _write(
+    experiment: Experiment, wanted: Sequence[Task], records: Records, output: Output, settings: Sequence[str]
+) -> None:
     found = findings(experiment, wanted, records)
-    command = _command(experiment, len(found[0].results))
+    command = _command(experiment, len(found[0].results)) + "".join(f" --set {setting}" for setting in settings)
     written = write_page(experiment, found, command, output) + write_readme(experiment, found)
     console.print(experiment.table(found))
     console.print(f"written: {', '.join(map(str, written))}")

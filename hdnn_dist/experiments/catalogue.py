@@ -5,6 +5,7 @@ from __future__ import annotations
 from hdnn_dist.experiments import (
     architectures,
     graph_transfer,
+    long_range,
     mnist_channels,
     mnist_patches,
     power,
@@ -27,6 +28,7 @@ EXPERIMENTS = {
         power.EXPERIMENT,
         sensors.EXPERIMENT,
         transfer.EXPERIMENT,
+        long_range.EXPERIMENT,
         graph_transfer.EXPERIMENT,
     )
 }

@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Cell:
         """The resolved config; ``root``: the folder of the data set's files, None for that of the config."""
         files = () if root is None else (f"data.root={json.dumps(root)}",)
         return load_config(CONFIGS / self.config, [*self.overrides, f"seed={seed}", *files])
+
+    def with_settings(self, settings: Sequence[str]) -> Cell:
+        """The same cell with more overrides behind its own."""
+        return replace(self, overrides=(*self.overrides, *settings))
 
     @property
     def command(self) -> str:
@@ -107,6 +111,7 @@ class Experiment:
     ``headline``: the figures that sum them up, in one line that fits into a cell of a table. ``draw``: a picture of
     them into a file. ``measure``: figures from what was trained, on the test samples; ``trace``: figures from how the
     training went; ``judged_by``: what is measured. ``parts``: whether table and headline can do with some of the cells.
+    ``train``: how a cell is trained and measured, where not as ``hdnn-dist train`` does.
     ``seeds``: how many unless told otherwise. ``reads_files``: whether it needs the files of MNIST,
     in the folder ``data.root`` of its configs.
     """
@@ -124,6 +129,7 @@ class Experiment:
     seeds: int = 3
     reads_files: bool = False
     parts: bool = False
+    train: Callable[[Config], Result] | None = None
 
 
 def _quoted(override: str) -> str:

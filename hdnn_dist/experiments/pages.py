@@ -60,10 +60,15 @@ def write_page(experiment: Experiment, found: Findings, command: str, output: Ou
         *(f"![{experiment.title}]({path.name})" for path in pictures),
         f"Made by `{command}`, {MADE} {VERSION} and torch {torch.__version__}. "
         f"{experiment.judged_by}, {_shown(found)}; seconds are of one training. Every result, with its "
-        f"whole config, is a line of `{output.records.name}`. The first cell alone is `{experiment.cells[0].command}`.",
+        f"whole config, is a line of `{output.records.name}`.{_first_alone(experiment)}",
     ]
     write_whole(output.page, "\n\n".join(parts) + "\n")
     return [output.page, *pictures]
+
+
+def _first_alone(experiment: Experiment) -> str:
+    """Where ``hdnn-dist train`` trains a cell too."""
+    return "" if experiment.train else f" The first cell alone is `{experiment.cells[0].command}`."
 
 
 def write_readme(experiment: Experiment, found: Findings, readme: Path = README) -> list[Path]:

@@ -28,19 +28,20 @@ Trace = Callable[[Outcome], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Task:
-    """One training: a cell, a seed, the config of both, and what is measured then, of the result and of the way."""
+    """One training: a cell, a seed, the config of both; what is measured then, and how else it is trained."""
 
     cell: Cell
     seed: int
     config: Config
     measure: Measure | None = None
     trace: Trace | None = None
+    train: Callable[[Config], Result] | None = None
 
 
 def tasks(experiment: Experiment, seeds: int, root: str | None) -> list[Task]:
     """All trainings, seed after seed. Raises ``ConfigError``."""
     return [
-        Task(cell, seed, cell.settings(seed, root), experiment.measure, experiment.trace)
+        Task(cell, seed, cell.settings(seed, root), experiment.measure, experiment.trace, experiment.train)
         for seed in range(seeds)
         for cell in experiment.cells
     ]
@@ -92,6 +93,8 @@ def _result(outcome: Outcome, accuracy: float | None, figures: dict[str, float])
 
 
 def _trained(task: Task) -> Result:
+    if task.train is not None:
+        return task.train(task.config)
     wanted = {"measure": task.measure, "trace": task.trace}
     return train(task.config, **{name: figures for name, figures in wanted.items() if figures is not None})  # type: ignore[arg-type]
 

@@ -1,0 +1,148 @@
+"""Many graphs that one network is trained on: the agents of all share its weights, each batch is a union of graphs.
+
+Every batch is a network of its own, with the weights of the first one. Samples are drawn anew whenever one asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hdnn_dist.data.distances import OF_GRAPHS, draw_samples
+from hdnn_dist.exchange.placement import place
+from hdnn_dist.exchange.world import World
+from hdnn_dist.graph.communication import CommunicationGraph
+from hdnn_dist.graph.families import draw_graphs
+from hdnn_dist.graph.pairs import IntArray
+from hdnn_dist.graph.union import Union, union
+from hdnn_dist.model.network import HDNN
+from hdnn_dist.training.build import DTYPES
+from hdnn_dist.training.config import Config
+from hdnn_dist.weights.initial import draw_readout
+
+DRAWN = "drawn"
+UNIT = 10.0  # hops; what is learned is a distance in this unit
+SIZE = 50.0  # agents; sums over those of a graph are taken in this unit
+SAMPLES = 4  # of every graph in a step
+TEST = 4  # every so many rounds through the families, one is for test
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Graphs that pass through the network together, and what is asked of them.
+
+    ``head``: the readout at every agent, the same for all, from its state (features,) to one number; what is told of a
+    graph is read from the sum of their states, in ``SIZE``.
+    """
+
+    task: str
+    graphs: Sequence[CommunicationGraph]
+    joined: Union
+    net: HDNN
+    head: nn.Linear
+
+    @property
+    def asked(self) -> IntArray:
+        """Of which graph each number that is predicted is: (agents,) or, of a task about graphs, (graphs,)."""
+        of_agents = self.joined.of_agents()
+        return np.unique(of_agents) if self.task in OF_GRAPHS else of_agents
+
+    def draw(self, random: np.random.Generator, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
+        """Inputs (samples, features of all agents) and targets (samples, asked), in hops.
+
+        The two numbers of an agent are the first ones of both of its halves; zeros follow.
+        """
+        drawn = [draw_samples(self.task, graph, samples, random) for graph in self.graphs]
+        known, targets = (np.concatenate(part, axis=1) for part in zip(*drawn, strict=True))
+        x = self.head.weight.new_zeros(*known.shape[:2], 2, self.head.in_features // 2)
+        x[..., : known.shape[-1]] = torch.as_tensor(known)[:, :, np.newaxis]
+        wanted = targets[:, self.joined.starts[:-1]] if self.task in OF_GRAPHS else targets
+        return x.flatten(1), torch.as_tensor(wanted).to(x)
+
+    def loss(self, x: Tensor, targets: Tensor) -> Tensor:
+        """The mean absolute error, a scalar, in ``UNIT``; shapes as of ``draw``."""
+        return (self._told(x) - targets / UNIT).abs().mean()
+
+    def predict(self, x: Tensor) -> Tensor:
+        """(samples, asked), in hops."""
+        with torch.no_grad():
+            return self._told(x) * UNIT
+
+    def _told(self, x: Tensor) -> Tensor:
+        y = self.net(x).unflatten(1, (-1, self.head.in_features))
+        if self.task not in OF_GRAPHS:
+            return self.head(y).squeeze(-1)
+        of_agents = torch.as_tensor(self.joined.of_agents())
+        sums = y.new_zeros(len(y), len(self.graphs), y.shape[-1]).index_add(1, of_agents, y)
+        return self.head(sums / SIZE).squeeze(-1)
+
+
+class GraphSet:
+    """The graphs of a config in batches, those of one round through the families in four for ``test``.
+
+    ``config``: ``graph`` is "drawn:LEAST,MOST", the diameters; ``data.samples``, how many graphs, and ``batch_size``,
+    how many in a batch. Raises ``ValueError`` for what cannot be built.
+    """
+
+    def __init__(self, config: Config, world: World, families: int) -> None:
+        self._config, self._world = config, world
+        graphs = draw_graphs(_count(config, families), config.seed, diameters(config.graph))
+        rounds = np.arange(len(graphs)) // families
+        self._head = _readout(config)
+        self._first: Batch | None = None
+        self.train = self._batches([g for g, n in zip(graphs, rounds, strict=True) if n % TEST < TEST - 1])
+        self.test = self._batches([g for g, n in zip(graphs, rounds, strict=True) if n % TEST == TEST - 1])
+
+    def _batches(self, graphs: Sequence[CommunicationGraph]) -> list[Batch]:
+        size = self._config.batch_size
+        return [self._batch(graphs[start : start + size]) for start in range(0, len(graphs), size)]
+
+    def _batch(self, graphs: Sequence[CommunicationGraph]) -> Batch:
+        joined = union(graphs)
+        agents, chosen = place(joined.graph, self._world, "contiguous"), self._config.network
+        known = None if self._first is None else self._first.net.shared
+        net = HDNN(
+            agents, chosen.features, chosen.layers, chosen.step, chosen.architecture, self._config.seed,
+            activation=chosen.activation, initial=chosen.initial, courant=chosen.courant, jitter=chosen.jitter,
+            pattern=joined.pattern, shared=True if known is None else known, normalisation=chosen.normalisation,
+            dtype=DTYPES[self._config.dtype], kernel=chosen.kernel,
+        )  # fmt: skip
+        batch = Batch(self._config.data.name, graphs, joined, net, self._head)
+        self._first = self._first or batch
+        return batch
+
+
+def _readout(config: Config) -> nn.Linear:
+    """Drawn with variance 1/fan-in; its bias is 0."""
+    features = config.network.features
+    if not isinstance(features, int):
+        raise ValueError(f"network.features is {features}, but all agents share weights: give one number for all")
+    head = nn.utils.skip_init(nn.Linear, features, 1, dtype=DTYPES[config.dtype])
+    drawn = draw_readout(np.zeros(1, np.int64), np.array([features]), 1, config.seed, features)
+    with torch.no_grad():
+        head.weight.copy_(torch.as_tensor(drawn))
+        head.bias.zero_()
+    return head
+
+
+def diameters(spec: str) -> tuple[int, int]:
+    """Least and largest of ``drawn:LEAST,MOST``. ``ValueError`` for another spec."""
+    name, _, numbers = spec.partition(":")
+    bounds = numbers.split(",")
+    if name != DRAWN or len(bounds) != 2 or not all(part.strip().isdecimal() for part in bounds):
+        raise ValueError(f"graph is {spec!r}: expected {DRAWN}:LEAST,MOST, two diameters, such as {DRAWN}:17,40")
+    return int(bounds[0]), int(bounds[1])
+
+
+def _count(config: Config, families: int) -> int:
+    count, least = config.data.samples or 0, families * TEST
+    if count < least:
+        raise ValueError(
+            f"data.samples is {config.data.samples}: expected the number of graphs, {least} at least, so that all "
+            f"{families} families are trained with and one round in {TEST} is for test"
+        )
+    return count
