@@ -460,3 +460,10 @@ def test_bad_input_is_one_line_and_status_2(name: str, here: Path) -> None:
     assert result.stderr.startswith("hdnn-dist: error: ")
     assert words in result.stderr
     assert {path: path.read_bytes() for path in here.iterdir()} == before
+
+
+def test_a_key_of_all_cells_is_changed(here: Path) -> None:
+    assert reproduce("tiny", "--seeds", "1", "--set", "epochs=0", "--set", "network.step=0.2").exit_code == 0
+    assert {(row["config"]["epochs"], row["config"]["network"]["step"]) for row in records(here)} == {(0, 0.2)}
+    page = (here / "docs/results/tiny.md").read_text()
+    assert "`hdnn-dist reproduce tiny --seeds 1 --set epochs=0 --set network.step=0.2`" in page
