@@ -1,7 +1,11 @@
-"""One thread for every test: the matrices are small, and other processes share the machine. Runs that several need."""
+"""What holds for every test: one thread, since the matrices are small and other processes share the machine, and an
+interrupt that is heard, since whoever runs the tests in the background may have it ignored by all that they start. Runs
+that several tests need.
+"""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from typer.testing import CliRunner
 from hdnn_dist.cli import app
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 TINY = ("epochs=2", "data.samples=80", "network.layers=2", "network.kernel=torch", "batch_size=20")
 
 

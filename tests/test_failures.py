@@ -139,7 +139,11 @@ def failed(**environment: str) -> str:
         ({"MASTER_PORT": "65536"}, "error: MASTER_PORT is '65536': expected a whole number from 1 to 65535"),
         ({"MASTER_PORT": "http"}, "error: MASTER_PORT is 'http': expected"),
         ({"MASTER_ADDR": "no.such.host"}, "error: MASTER_ADDR is 'no.such.host', which this machine does not know"),
-        ({"MASTER_ADDR": "no.such.host", "RANK": "0"}, "error: MASTER_ADDR is 'no.such.host', which this machine"),
+        pytest.param(
+            {"MASTER_ADDR": "no.such.host", "RANK": "0"},
+            "error: MASTER_ADDR is 'no.such.host', which this machine",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_variables_with_which_no_job_can_be(variables: dict[str, str], said: str) -> None:
