@@ -28,7 +28,8 @@ demo: $(VENV)/.installed
 	@echo "The decision regions it learned: runs/demo/decision.png"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow and not alone' --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m 'alone and not slow'
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from hdnn_dist.bench.groups import Groups, kinds
 from hdnn_dist.bench.launching import Kind
 from hdnn_dist.bench.ranks import ONE, Contender, plan
 
+pytestmark = pytest.mark.alone
 TWO = Kind(2, "torchrun", "network")
 BUILD = {"do": "build", "case": [8, 2, 2, 8]}
 

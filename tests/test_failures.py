@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from hdnn_dist.cli import app
 
+pytestmark = pytest.mark.alone
 SCRIPT = str(Path(failures.__file__))
 HANGS = 90  # seconds: proves that nobody waits for ever; a failure ends within about the timeout of 4 s
 LAUNCH = Path(__file__).parents[1] / "launch"

@@ -23,7 +23,7 @@ SETTINGS = ["--set", "epochs=100000", "--set", "network.layers=4", "--set", "net
 HANGS = 25  # seconds: less than the 30 after which torchrun kills what does not end
 INTERRUPTED = "interrupted"
 SCRIPTS = [pytest.param(script, marks=pytest.mark.slow) for script in ("torchrun.sh", "mpirun.sh")]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.alone]
 
 
 def wait_until_trained(folder: Path) -> None:

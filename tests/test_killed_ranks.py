@@ -20,7 +20,7 @@ import pytest
 from _pytest.mark import ParameterSet
 from jobs import LAUNCHERS, by_hand, command, ranks_of, started
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"), pytest.mark.alone]
 SCRIPT = str(Path(linked_ranks.__file__))
 RANKS = 4
 LINKS = ("auto", "network")

@@ -19,7 +19,10 @@ pytest.importorskip("numba", reason="shared memory needs numba")
 from hdnn_dist.exchange.shared_memory.rings import PARCEL, receive_parcels, send_parcels
 from hdnn_dist.exchange.shared_memory.segment import Segment, memory_of, opened
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory without a name")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory without a name"),
+    pytest.mark.alone,
+]
 MARK = bytes(range(32))
 SLOTS, LARGEST, MESSAGES = 4, 20_000, 3000
 SOON = 1.0  # seconds in which the end of a process is noticed

@@ -190,6 +190,7 @@ def two_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICAS", "2")
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two_replicas")
 @pytest.mark.parametrize("links", ["auto", pytest.param("network", marks=pytest.mark.slow)])
 def test_a_killed_rank_ends_all_replicas(links: str, tmp_path: Path) -> None:
@@ -214,6 +215,7 @@ def test_a_killed_rank_ends_all_replicas_of_mpi(tmp_path: Path) -> None:
     nothing_left(tmp_path)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("two_replicas")
 @pytest.mark.parametrize("launcher", ["by hand", SLOW_OVER_MPI[1]])
 def test_a_stopped_rank_ends_all_replicas_at_the_timeout(launcher: str, tmp_path: Path) -> None:
