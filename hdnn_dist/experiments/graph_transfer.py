@@ -74,9 +74,9 @@ EXPERIMENT = Experiment(
         "as many, 1000 samples to train with and 100 for test, drawn as by Gravina et al., AAAI 2025. Mean squared "
         "errors over all agents: of H2 with weights and readout that all agents share, of telling what one sees, and "
         "the published ones, from [the repository of SWAN](https://github.com/gravins/SWAN), on draws of its own and "
-        "after up to 2000 epochs in batches of 512, here 300 in batches of 25. What the two have to tell is the same in "
-        "every sample: an agent that knows itself by a number close to 0 or 1, or by its one neighbour, can be right "
-        "without hearing of the other."
+        "after up to 2000 epochs in batches of 512, here 300 in batches of 25. What the two have to tell is the same "
+        "in every sample: an agent that knows itself by a number close to 0 or 1, or by its one neighbour, can be "
+        "right without hearing of the other."
     ),
     cells=tuple(_cell(graph, distance) for graph in GRAPHS for distance in DISTANCES),
     table=_table,
