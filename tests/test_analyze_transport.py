@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from hdnn_dist import HDNN, CommunicationGraph, cli, place
 from hdnn_dist.analysis import analyze_transport as analysing
-from hdnn_dist.analysis.transport import hops_from, transport
+from hdnn_dist.analysis.transport import transport
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.plots.transport import Panel, draw_transport
 
@@ -51,7 +51,7 @@ class TestMeasured:
         dense, x = net.dense(), problem.inputs()[:2]
         found = transport(net, x, source)
         ends = np.cumsum((0, *problem.features))
-        own, hops = slice(ends[source], ends[source + 1]), np.repeat(hops_from(STAR, [source]), problem.features)
+        own, hops = slice(ends[source], ends[source + 1]), np.repeat(STAR.hops([source]), problem.features)
         for layers in range(4):
 
             def after(
@@ -105,7 +105,7 @@ class TestMeasured:
         assert given.total[1] == pytest.approx(np.hypot(np.hypot(0.5, 0.1), 0.009))
 
     def test_hops_are_those_from_the_nearest(self) -> None:
-        assert hops_from(STAR, [4, 1]).tolist() == [1, 0, 2, 1, 0]
+        assert STAR.hops([4, 1]).tolist() == [1, 0, 2, 1, 0]
 
 
 TINY = ("graph=path:9", "network.layers=4", "network.step=0.5", "data.samples=80")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hdnn_dist.analysis.analyze import Analysis, first_states, make_folder, write_json
-from hdnn_dist.analysis.transport import ARRIVED, Transport, hops_from, transport
+from hdnn_dist.analysis.transport import ARRIVED, Transport, transport
 from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.world import World
 from hdnn_dist.model.first_weights import WAVE
@@ -84,7 +84,7 @@ def _analysed(kinds: Mapping[str, Job], path: Path, given: int | None, notes: li
 def _farthest(job: Job) -> int:
     """From the agents that are read, the first of several; agent 0 where all are."""
     read = readers(job.config, job.about, job.agents.graph)
-    return 0 if read is None else int(np.argmax(hops_from(job.agents.graph, read)))
+    return 0 if read is None else int(np.argmax(job.agents.graph.hops(read)))
 
 
 def _write(path: Path, kinds: Mapping[str, Job], found: Mapping[str, Transport], rows: list[Row]) -> list[Path]:

@@ -14,7 +14,6 @@ from hdnn_dist.data.source import Description
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.placement import owners, place
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.graph.distances import distances_to
 from hdnn_dist.graph.pairs import pair_text
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.first_weights import WAVE, layers_across
@@ -51,8 +50,7 @@ class Checked:
     @property
     def distance(self) -> int:
         """Edges from the farthest input to the nearest agent that is read."""
-        blocks = self.graph.pattern()
-        return int(distances_to(blocks.indptr, blocks.columns, self.readers)[self.inputs].max(initial=0))
+        return int(self.graph.hops(self.readers)[self.inputs].max(initial=0))
 
     @property
     def warning(self) -> str | None:

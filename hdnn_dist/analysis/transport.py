@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.analysis.conditions import Reads
-from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.graph.distances import distances_to
 from hdnn_dist.graph.pairs import IntArray
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.model.network import HDNN
@@ -71,7 +69,7 @@ def transport(net: HDNN, states: Tensor, source: int) -> Transport:
     with the same agent and as many samples.
     """
     net.require_same(source=source, samples=len(states))
-    hops = hops_from(net.agents.graph, [source])
+    hops = net.agents.graph.hops([source])
     shells = _Shells(net, hops)
     squares = torch.stack([shells.squares(change) for change in _changes(net, states, source)])
     return Transport(source, net.tree.sum(squares).sqrt().cpu().numpy(), light_cone(net, source, hops))
@@ -88,12 +86,6 @@ def light_cone(net: HDNN, source: int, hops: IntArray) -> IntArray:
         reached = np.bitwise_or.reduce(list(state.values())) > 0
         cone.append(max(cone[-1], int(hops[reached].max(initial=0))))
     return np.array(cone)
-
-
-def hops_from(graph: CommunicationGraph, agents: list[int]) -> IntArray:
-    """(agents,) the distance of every agent from the nearest of ``agents``, in edges."""
-    blocks = graph.pattern()
-    return distances_to(blocks.indptr, blocks.columns, np.array(agents))
 
 
 def _reads(net: HDNN, layout: int) -> Reads:

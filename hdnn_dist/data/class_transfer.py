@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
@@ -61,20 +60,20 @@ class ClassTransfer:
     def _shown_at(self, graph: CommunicationGraph) -> int:
         """Where the class is shown, after everything was checked."""
         read_at = graph.agent(self.read_at)
-        hops = nx.single_source_shortest_path_length(graph.networkx, read_at)
+        hops = graph.hops([read_at])
         if self.shown_at is not None:
             self._check(graph, hops, read_at, graph.agent(self.shown_at))
             return graph.agent(self.shown_at)
-        farthest = max(hops.values())
+        farthest = int(hops.max())
         wanted = farthest if self.distance is None else whole("distance", self.distance)
         if not 0 < wanted <= farthest:
             raise ValueError(
                 f"no agent of {graph.name} is {max(wanted, 1)} hops from {graph.named(read_at)}, which reads the "
                 f"class: the farthest one is at {farthest}; lower distance, or take a larger graph"
             )
-        return min(agent for agent, distance in hops.items() if distance == wanted)
+        return int((hops == wanted).argmax())
 
-    def _check(self, graph: CommunicationGraph, hops: dict[int, int], read_at: int, shown_at: int) -> None:
+    def _check(self, graph: CommunicationGraph, hops: Index, read_at: int, shown_at: int) -> None:
         there = hops[shown_at]
         if not there:
             raise ValueError(

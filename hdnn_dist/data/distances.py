@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
 from hdnn_dist.graph.communication import CommunicationGraph
-from hdnn_dist.graph.distances import eccentricities
 from hdnn_dist.support.arguments import named
 
 Values = npt.NDArray[np.float64]
@@ -26,16 +24,12 @@ INPUTS = 2
 
 def from_source(graph: CommunicationGraph, source: int) -> Values:
     """(agents,) the distance of each agent from the source."""
-    found = nx.single_source_shortest_path_length(graph.networkx, source)
-    return np.array([found[agent] for agent in range(graph.agents)], dtype=np.float64)
+    return graph.hops([source]).astype(np.float64)
 
 
 def eccentricity(graph: CommunicationGraph, source: int) -> Values:
     """(agents,) the distance of each agent from the one farthest from it, wherever the source is."""
-    pattern = graph.pattern()
-    others = pattern.rows != pattern.columns
-    starts = np.concatenate([[0], np.cumsum(graph.degree)])
-    return eccentricities(starts, pattern.columns[others]).astype(np.float64)
+    return graph.eccentricity.astype(np.float64)
 
 
 def diameter(graph: CommunicationGraph, source: int) -> Values:

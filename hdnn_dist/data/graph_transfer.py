@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 
 from hdnn_dist.data.source import REGRESSION, Description, Request, Source, Split
@@ -35,8 +34,7 @@ class GraphTransfer:
         """The source for this graph; ValueError for one of a single agent."""
         if graph.agents < 2:
             raise ValueError(f"the data set {NAME} needs two agents at least, but {graph.name} has one")
-        hops = nx.single_source_shortest_path_length(graph.networkx, SOURCE)
-        return Transfer(graph.agents, max(hops, key=lambda agent: (hops[agent], -agent)))
+        return Transfer(graph.agents, int(graph.hops([SOURCE]).argmax()))
 
 
 @dataclass(frozen=True)

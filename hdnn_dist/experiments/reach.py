@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import networkx as nx
 import numpy as np
 
 from hdnn_dist.analysis.check import check_config
@@ -28,8 +27,8 @@ TIME, LARGEST_STEP = 6.4, 1.0  # layers times step, as in the config, while the 
 
 
 def _cells(graph: str) -> list[Cell]:
-    distance = nx.single_source_shortest_path_length(CommunicationGraph.parse(graph).networkx, READER)
-    farthest = sorted(distance, key=lambda agent: (distance[agent], agent))[-FAR_AGENTS:]
+    distance = CommunicationGraph.parse(graph).hops([READER])
+    farthest = np.argsort(distance, kind="stable")[-FAR_AGENTS:].tolist()
     far = f"data.columns={_patches_at(farthest)}"
     return [
         Cell(
@@ -37,7 +36,7 @@ def _cells(graph: str) -> list[Cell]:
             "digits_grid64.toml",
             (f"graph={graph}", f"network.layers={layers}", f"network.step={_step(layers)}", *overrides),
         )
-        for pixels, nearest, overrides in (("all", 0, ()), ("far", distance[farthest[0]], (far,)))
+        for pixels, nearest, overrides in (("all", 0, ()), ("far", int(distance[farthest[0]]), (far,)))
         for layers in LAYERS
     ]
 

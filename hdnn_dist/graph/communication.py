@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hdnn_dist.graph import files as graph_files
 from hdnn_dist.graph import topologies
-from hdnn_dist.graph.distances import can_be_surveyed, eccentricities
+from hdnn_dist.graph.distances import can_be_surveyed, distances_to, eccentricities
 from hdnn_dist.graph.generated import GeneratedGraphs
 from hdnn_dist.graph.labels import NamedAgents, checked_labels
 from hdnn_dist.graph.nodes import numbered
@@ -165,12 +165,12 @@ class CommunicationGraph(NamedAgents, GeneratedGraphs):
     @property
     def diameter(self) -> int:
         """The largest distance between two agents, in edges."""
-        return int(self._eccentricity.max())
+        return int(self.eccentricity.max())
 
     @property
     def centre(self) -> int:
         """The lowest-numbered agent of least eccentricity."""
-        return int(self._eccentricity.argmin())
+        return int(self.eccentricity.argmin())
 
     def has_edge(self, i: int, k: int) -> bool:
         """Whether S_ik = 1: i and k are neighbours, or the same agent."""
@@ -214,8 +214,13 @@ class CommunicationGraph(NamedAgents, GeneratedGraphs):
     def _keys(self) -> IntArray:
         return self.edges[:, 0] * self.agents + self.edges[:, 1]
 
+    def hops(self, agents: ArrayLike) -> IntArray:
+        """(agents,): edges from every agent to the nearest of ``agents``, (n,) of their numbers."""
+        return distances_to(*self._adjacency, np.asarray(agents))
+
     @cached_property
-    def _eccentricity(self) -> IntArray:
+    def eccentricity(self) -> IntArray:
+        """(agents,): edges from every agent to the one farthest from it; ``ValueError`` unless ``surveyable``."""
         if not self.surveyable:
             raise ValueError(
                 f"diameter and centre of {self.name} would take too long to compute: name the agents that you mean"
