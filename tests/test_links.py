@@ -26,7 +26,7 @@ pytestmark = [
 MARK = bytes(range(32))
 SLOTS, LARGEST, MESSAGES = 4, 20_000, 3000
 SOON = 1.0  # seconds in which the end of a process is noticed
-WAITED = np.zeros(1, dtype=np.int64)
+WAITED = np.zeros(2, dtype=np.int64)  # nanoseconds so far, and no looks before others are given way
 # The other side: argv is the process and the file of this one, what it does, and a seed.
 OTHER_SIDE = f"""
 import os, sys, time
