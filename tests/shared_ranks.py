@@ -30,6 +30,7 @@ from hdnn_dist.training.config_files import load_config
 from hdnn_dist.training.loop import Epoch, Trainer
 
 ARCHITECTURES = ("H2", "H1-J1", "H1-J2", "MS1", "MS2", "MS3", "MLP")
+NOT_COPIED = ("H2", "MS1", "MS3")  # by the kernel "shared"
 MIXED = CommunicationGraph.erdos_renyi(9, 0.35, seed=2)  # degrees from 1 to 5
 STEP = 0.3
 LOSS = "mean_squared_error"
@@ -76,7 +77,9 @@ def _blocks(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     return torch.cat([torch.cat([a, b], 2), torch.cat([c, d], 2)], 1)
 
 
-def network(world: World, architecture: str, graph: CommunicationGraph = MIXED, **options: object) -> HDNN:
+def network(
+    world: World, architecture: str, graph: CommunicationGraph = MIXED, kernel: str = "torch", **options: object
+) -> HDNN:
     return HDNN(
         place(graph, world),
         4,
@@ -86,7 +89,7 @@ def network(world: World, architecture: str, graph: CommunicationGraph = MIXED, 
         seed=5,
         shared=True,
         dtype=torch.float64,
-        kernel="torch",
+        kernel=kernel,
         **options,
     )
 
@@ -96,7 +99,8 @@ def equals_a_dense_oracle(world: World) -> None:
     ring = CommunicationGraph.ring(9)
     for architecture in ARCHITECTURES:
         for graph, labels in ((MIXED, None), (ring, "direction")):
-            _equal(network(world, architecture, graph, edge_labels=labels), architecture)
+            for kernel in ("torch", *["shared"] * (architecture in NOT_COPIED)):
+                _equal(network(world, architecture, graph, kernel, edge_labels=labels), architecture)
 
 
 def _equal(net: HDNN, architecture: str) -> None:
@@ -122,6 +126,20 @@ def _equal(net: HDNN, architecture: str) -> None:
     assert relative_error(net.shared.roles.grad, roles.grad) < TOLERANCE
     every = net.tree.collect(net.shared.roles.grad)
     assert torch.equal(every, every[:1].expand_as(every))
+
+
+def copies_change_no_message(world: World) -> None:
+    """With a copy of the weights for each agent, or without, the same messages and bytes pass each edge."""
+    for architecture in NOT_COPIED:
+        seen = []
+        for kernel in ("torch", "shared"):
+            net = network(world, architecture, MIXED, kernel)
+            assert net.kernel_for(3) == kernel
+            x = torch.ones(3, net.local_features, dtype=torch.float64, requires_grad=True)
+            net(x).sum().backward()
+            net.tangent(x.detach(), torch.ones_like(x))
+            seen.append(net.agents.ledger.directed())
+        assert np.array_equal(*seen)
 
 
 def heads_share_too(world: World) -> None:
@@ -277,6 +295,7 @@ def _made_once(checkpoints: Checkpointer) -> Callable[[Epoch], None]:
 
 CHECKS = (
     equals_a_dense_oracle,
+    copies_change_no_message,
     heads_share_too,
     a_lift_is_shared_too,
     trains_alike,

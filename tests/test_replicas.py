@@ -236,7 +236,7 @@ def test_a_run_goes_on(tmp_path: Path) -> None:
     """Bit for bit as one that was not stopped; both roots look for the checkpoint, one of them puts others aside."""
 
     def train(folder: Path, epochs: int, *options: str) -> dict[str, torch.Tensor]:
-        settings = [*replicas.SMALL, f"epochs={epochs}", "checkpoint.every_steps=1"]
+        settings = [*replicas.SMALL, f"epochs={epochs}", "checkpoint.every_steps=1", "optimizer.schedule=constant"]
         words = [word for key in settings for word in ("--set", key)]
         process = run(
             "mpiexec", 2, "-m", "hdnn_dist", "train", *words, "--replicas", "2", "--run-dir", str(folder), *options

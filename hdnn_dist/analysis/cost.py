@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from hdnn_dist.exchange.connect import connect
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.exchange.placement import Agents, place
@@ -57,7 +59,7 @@ def cost_of(net: HDNN, batch: int) -> LayerCost:
     """
     agents, net.kernel = net.agents, PORTABLE
     started = _Counts.of(agents)
-    y = net(net.weights.new_zeros(1, net.local_features))
+    y = net(net.trained_weights.new_zeros(1, net.local_features))
     between = _Counts.of(agents)
     y.sum().backward()
     ended = _Counts.of(agents)
@@ -68,7 +70,7 @@ def _shared_sum(net: HDNN) -> tuple[_Counts, _Counts]:
     """Before and after what is no cost of a layer: the sum of the gradient of shared weights, once a step."""
     before = _Counts.of(net.agents)
     if net.shared is not None:
-        net.expansion.collect(net.weights.detach())
+        net.tree.sum(torch.zeros_like(net.trained_weights))
     return before, _Counts.of(net.agents)
 
 

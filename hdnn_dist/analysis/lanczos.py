@@ -110,4 +110,4 @@ def _start(net: HDNN) -> Tensor:
         generator(net.seed, agent, START_STREAM).standard_normal(net.features[agent])
         for agent in net.agents.local.tolist()
     ]
-    return torch.as_tensor(np.concatenate(drawn), dtype=net.weights.dtype, device=net.weights.device)
+    return torch.as_tensor(np.concatenate(drawn), dtype=net.trained_weights.dtype, device=net.trained_weights.device)

@@ -138,7 +138,7 @@ class _Collector:
 
     def __init__(self, net: HDNN) -> None:
         starts, own = np.cumsum(net.features) - net.features, net.agents.local
-        device = net.weights.device
+        device = net.trained_weights.device
         self._tree = SumTree(net.agents)
         self._columns = torch.as_tensor(ranges(starts[own], net.features[own]), device=device)
         self._order = torch.as_tensor(net.architecture.dense_rows(net.features), device=device)

@@ -78,7 +78,7 @@ def _estimated_rows(net: HDNN, x: Tensor, distances: Sequence[int]) -> Iterator[
 
 def _above_rounding(value: float | None, norm: float, net: HDNN) -> float | None:
     """A singular value that the rounding of a matrix of this norm does not hide, else ``None``."""
-    size = int(net.features.sum()) * torch.finfo(net.weights.dtype).eps * norm
+    size = int(net.features.sum()) * torch.finfo(net.trained_weights.dtype).eps * norm
     return None if value is None or value < size else value
 
 

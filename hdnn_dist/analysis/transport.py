@@ -116,7 +116,7 @@ def _directions(net: HDNN, source: int) -> Tensor:
         first = int(net.features[agents.local[agents.local < source]].sum())
         drawn = generator(net.seed, source, DIRECTION_STREAM).standard_normal((features, count))
         directions[:, first : first + features] = np.linalg.qr(drawn)[0].T
-    return torch.as_tensor(directions, dtype=net.weights.dtype, device=net.weights.device)
+    return torch.as_tensor(directions, dtype=net.trained_weights.dtype, device=net.trained_weights.device)
 
 
 class _Shells:
@@ -124,7 +124,7 @@ class _Shells:
 
     def __init__(self, net: HDNN, hops: IntArray) -> None:
         own = net.agents.local
-        self._shell = torch.as_tensor(np.repeat(hops[own], net.features[own]), device=net.weights.device)
+        self._shell = torch.as_tensor(np.repeat(hops[own], net.features[own]), device=net.trained_weights.device)
         self._count = int(hops.max()) + 1
 
     def squares(self, change: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.kernels.announcement import announced, interruptible
+from hdnn_dist.propagation.expanded import Expanded
 from hdnn_dist.propagation.forward_euler import ForwardEulerStepper
 from hdnn_dist.propagation.semi_implicit import SemiImplicitStepper
 from hdnn_dist.propagation.stepper import Propagator, Stepper
@@ -32,7 +33,8 @@ class Kernel:
     """A faster way through the pass.
 
     ``name``: what a network says that it runs on; ``asked``: for each type of device the values of ``kernel`` that ask
-    for it; ``dtypes``: that it computes in; ``whole``: whether it needs all agents here and one layout for all layers.
+    for it; ``dtypes``: that it computes in; ``whole``: whether it needs all agents here and one layout for all layers;
+    ``shares``: whether it computes with the weights that agents share, which are expanded for others.
     ``module``: its file, imported when it is tried, with ``make(system, portable, name)``, a ``Propagator`` in place of
     ``portable``, and, if more than this has to fit, ``misfit(system)``, why it does not serve or ``None``.
     """
@@ -42,6 +44,7 @@ class Kernel:
     asked: Mapping[str, tuple[str, ...]]
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.float64)
     whole: bool = True
+    shares: bool = False
 
     def attempt(self, system: System, portable: Stepper) -> Propagator | str:
         """What propagates, or why it does not."""
@@ -70,8 +73,16 @@ class Kernel:
         return None
 
 
-# Tried in this order. On a GPU a small network runs in Triton, any other as a CUDA graph of the portable pass.
+# Tried in this order: shared weights are expanded for the others. On a GPU a small network runs in Triton, any other
+# as a CUDA graph of the portable pass.
 KERNELS = [
+    Kernel(
+        "shared",
+        "hdnn_dist.kernels.shared",
+        {"cpu": (AUTO, "shared"), "cuda": (AUTO, "shared")},
+        whole=False,
+        shares=True,
+    ),
     Kernel("fused", "hdnn_dist.kernels.cpu.stepper", {"cpu": (AUTO, "fused")}, whole=False),
     Kernel(
         "triton",
@@ -122,7 +133,7 @@ def propagator(
     portable = portable_stepper(system, width, dtype)
     if kernel == PORTABLE or width == 0:
         collect([0.0])
-        return portable
+        return _expanded(system, portable)
     with announced(), interruptible():
         made = _first(system, portable, kernel)
     if not collect([float(not isinstance(made, str))]).all() and not isinstance(made, str):
@@ -130,12 +141,12 @@ def propagator(
     if not isinstance(made, str):
         if hasattr(made, "settle") and not alone(system):
             made.settle(collect)
-        return made
+        return _expanded(system, made)
     if kernel != AUTO:
         raise ValueError(f"kernel {kernel!r} cannot be used: {made}; use 'auto' or 'torch'")
     message = f"the fused kernel cannot be used: {made}; the slower torch kernel serves"
     warnings.warn(message, KernelWarning, stacklevel=2)
-    return portable
+    return _expanded(system, portable)
 
 
 def alone(system: System) -> bool:
@@ -149,12 +160,24 @@ def portable_stepper(system: System, width: int, dtype: torch.dtype) -> Stepper:
     return stepper(system, width, dtype)
 
 
+def _wide(system: System, width: int) -> bool:
+    """Whether blocks, copied for each agent, are smaller than what they act on: then what does not copy is slower."""
+    return width > int(system.layers.layouts[0].halo.sizes.max())
+
+
+def _expanded(system: System, made: Propagator) -> Propagator:
+    """What takes the weights that agents share, where they do."""
+    shares = any(known.shares and known.name == made.kernel for known in KERNELS)
+    return made if system.sharing is None or shares else Expanded(made, system.sharing)
+
+
 def _first(system: System, portable: Stepper, kernel: str) -> Propagator | str:
     """The first kernel of the table that was asked for and serves, or why the last one does not."""
     device = system.layers.layouts[0].device
     made: Propagator | str = f"there is none of that name for networks on {device}"
     for known in KERNELS:
-        if kernel in known.asked.get(device.type, ()):
+        slower = kernel == AUTO and known.shares and _wide(system, portable.width)
+        if kernel in known.asked.get(device.type, ()) and not slower:
             made = known.attempt(system, portable)
             if not isinstance(made, str):
                 return made

@@ -96,7 +96,7 @@ class AgentReadouts(HeadWeights):
         self._widths = widths[here]
 
     def _draw(self, net: HDNN) -> None:
-        weights = net.weights.new_empty(self._maps.size)
+        weights = net.trained_weights.new_empty(self._maps.size)
         for place, (agent, width) in enumerate(zip(self._readers, self._widths.tolist(), strict=True)):
             drawn = draw_readout(np.array([agent]), np.array([width]), int(self._out[place]), net.seed, width)
             self._maps.matrix(place, weights).copy_(torch.as_tensor(drawn))

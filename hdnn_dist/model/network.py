@@ -22,7 +22,6 @@ from hdnn_dist.model.first_weights import COURANT, JITTER, First, first_weights
 from hdnn_dist.model.given import check_call, check_shape, chosen_layers, number_type
 from hdnn_dist.model.network_weights import NetworkWeights
 from hdnn_dist.model.propagation import Passes, Propagation
-from hdnn_dist.model.shared import Expansion
 from hdnn_dist.model.shared_builder import Shared, Wanted, refuse_coupling_of_agents, shared_weights
 from hdnn_dist.model.stack_builder import build_stack
 from hdnn_dist.propagation.activations import Activation
@@ -32,6 +31,7 @@ from hdnn_dist.propagation.architectures import architecture as named
 from hdnn_dist.propagation.state import features_per_agent
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.support.arguments import positive_number, require_memory, require_type, whole
+from hdnn_dist.weights.sharing import Sharing
 
 EVERY = slice(None)
 
@@ -54,8 +54,9 @@ class HDNN(NetworkWeights):
     states along the graph: ``courant``, at most 1, is half its largest frequency times h, ``jitter`` its random share.
     Drawn per (seed, agent, layer). ``store_every``: where layers cannot be undone, every how many a state is kept.
     ``flight``: (columns of a tile of samples, how many are in flight between ranks).
-    ``kernel``: "torch", the portable one; "fused", compiled for this machine; "triton" and "triton-bf16", on CUDA, the
-    second with products of bfloat16; or "auto" for the fastest that gives the results of the dtype.
+    ``kernel``: "torch", the portable one; "fused", compiled for this machine; "shared", for shared weights, which it
+    does not copy; "triton" and "triton-bf16", on CUDA, the second with products of bfloat16; or "auto" for the fastest
+    that gives the results of the dtype.
 
     ``shared``: whether all agents, of as many features each, have the same blocks by role, "own" and "neighbour", or
     the ``shared`` of another network, on whatever graph, whose blocks are then this network's too. ``edge_labels``: a
@@ -135,18 +136,18 @@ class HDNN(NetworkWeights):
         else:
             self.register_buffer("coupling", values)
         self._shapes: set[tuple[int, ...]] = set()
-        self._built, self._coupled = torch.Size(self.stack.shape), self.coupling.shape
+        self._built, self._coupled = self.trained_weights.shape, self.coupling.shape
 
     def _make_weights(self, wanted: Wanted, first: First, dtype: torch.dtype) -> None:
         """Those of each agent, or those that all share."""
         if wanted.shared is False:
             weights = torch.as_tensor(first_weights(self.stack, self.architecture, *first), dtype=dtype)
             self.register_parameter("weights", nn.Parameter(weights.to(self.agents.world.device)))
-            self.shared = None
+            self.shared = self.sharing = None
             return
         about = self.architecture, self.activation, self.features, self.stack
         self.shared, tables = shared_weights(wanted, *about, first, dtype)
-        self.expansion = Expansion(self.stack, tables, lambda: self.tree)
+        self.sharing = Sharing(self.stack, tables)
 
     def require_same(self, **facts: object) -> None:
         """``ValueError`` on every rank, the same, unless all call it with the same facts. One sum along the tree."""
@@ -164,7 +165,7 @@ class HDNN(NetworkWeights):
         Agent after agent, inside an agent its first half, then its second. Every position is a sample of its own.
         ``layers``: only these, a slice without a stride. Every rank has to call it, with the same batch and positions.
         """
-        weights = self.weights
+        weights = self.passed_weights
         self._check_input(x, weights)
         chosen = range(self.layers) if layers is EVERY else chosen_layers(layers, self.layers)
         y: Tensor = Propagation.apply(x, weights, self.coupling, self._passes, chosen, torch.is_grad_enabled())
@@ -176,17 +177,18 @@ class HDNN(NetworkWeights):
         x, dx and both results: (batch, local features[, positions...]). Not differentiable itself. Every rank has to
         call it.
         """
-        self._check_input(x, self.weights)
-        self._check_input(dx, self.weights)
+        weights = self.trained_weights
+        self._check_input(x, weights)
+        self._check_input(dx, weights)
         chosen = chosen_layers(layers, self.layers)
         if x.shape != dx.shape:
             raise ValueError(f"dx has shape {tuple(dx.shape)}, but x {tuple(x.shape)}: give both the same")
         with self._passes.one(), torch.no_grad():
-            return self._passes.of(x, chosen).tangent(x, dx, Weights(self.weights, self.coupling), chosen)
+            return self._passes.of(x, chosen).tangent(x, dx, Weights(weights, self.coupling), chosen)
 
     def kernel_for(self, samples: int) -> str:
         """The kernel that carries out a pass of so many samples, times positions, on this rank."""
-        return self._passes.stepper(whole("samples", samples), self.weights.dtype).kernel
+        return self._passes.stepper(whole("samples", samples), self.trained_weights.dtype).kernel
 
     @property
     def drift(self) -> float | None:
@@ -214,6 +216,7 @@ class HDNN(NetworkWeights):
             coupling=self.coupling_spec,
             store_every=self.store_every,
             flight=self.flight,
+            sharing=self.sharing,
         )
 
     @cached_property
@@ -240,5 +243,5 @@ class HDNN(NetworkWeights):
     def extra_repr(self) -> str:
         return (
             f"{self.architecture.name}, {self.agents.graph.agents} agents of which {len(self.agents)} here, "
-            f"layers={self.layers}, step={self.step}, weights={tuple(self.weights.shape)}"
+            f"layers={self.layers}, step={self.step}, weights={tuple(self.trained_weights.shape)}"
         )

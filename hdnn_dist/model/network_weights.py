@@ -17,13 +17,14 @@ from hdnn_dist.model.coupling_builder import CouplingBuilder
 from hdnn_dist.model.dense import Dense, DenseView, dense_J
 from hdnn_dist.model.given import check_dense
 from hdnn_dist.model.identity import network_facts, packed, refuse_other_weights, unpacked
-from hdnn_dist.model.shared import Expansion, SharedWeights
+from hdnn_dist.model.shared import SharedWeights, summed, tie
 from hdnn_dist.model.trained import Trained, names_of_layers, trained_blocks, trained_layers
 from hdnn_dist.propagation.activations import Activation
 from hdnn_dist.propagation.architectures import Architecture
 from hdnn_dist.propagation.system import CouplingSpec
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers
+from hdnn_dist.weights.sharing import Sharing
 
 OF_A_GRAPH = ("graph", "pattern")
 
@@ -43,7 +44,7 @@ class NetworkWeights(nn.Module):
     step: float
     stack: Layers
     shared: SharedWeights | None
-    expansion: Expansion
+    sharing: Sharing | None
     coupling: Tensor
     coupling_builder: CouplingBuilder
     coupling_spec: CouplingSpec
@@ -52,14 +53,20 @@ class NetworkWeights(nn.Module):
     def weights(self) -> Tensor:
         """All K and b of this rank's agents, (layers, operators, size), or flat where layers differ.
 
-        A parameter, or what shared weights give, anew each time, so that changing them changes nothing.
+        A parameter, or what shared weights give, anew each time and without autograd: changing them changes nothing.
         """
-        return self.trained_weights if self.shared is None else self.expansion(self.shared.roles)
+        return self.trained_weights if self.sharing is None else self.sharing.expand(self.trained_weights.detach())
 
     @property
     def trained_weights(self) -> nn.Parameter:
         """The parameter that K and b come from: ``weights``, or those that are shared, of any shape."""
         return self._parameters["weights"] if self.shared is None else self.shared.roles  # type: ignore[return-value]
+
+    @property
+    def passed_weights(self) -> Tensor:
+        """What passes work with: ``trained_weights``, of their shape; the gradient of shared ones is summed over all ranks."""
+        trained = self.trained_weights
+        return trained if self.shared is None else summed(trained, lambda: self.tree)
 
     @cached_property
     def tree(self) -> SumTree:
@@ -131,12 +138,12 @@ class NetworkWeights(nn.Module):
         """
         check_dense(K, b, self.layers, int(self.features.sum()))
         with torch.no_grad():
-            if self.shared is None:
+            if self.shared is None or self.sharing is None:
                 self._take(K, b, self.weights)
             else:
                 with agreed(self.tree):
                     taken = self._take(K, b, self.weights)
-                self.expansion.tie(taken, self.shared.roles)
+                tie(self.sharing, self.tree, taken, self.shared.roles)
 
     def _take(self, K: Tensor, b: Tensor, into: Tensor) -> Tensor:
         for layer, view in self._by_layer():

@@ -82,7 +82,7 @@ class Readout(HeadWeights):
         read = net.features * prod(positions)
         require_memory(f"{classes} classes of {read.sum()} features", 8 * classes * int(read.sum()))
         drawn = draw_readout(self._readers, read[self._readers], self.outputs, net.seed, int(read[self.at].sum()))
-        weights = torch.as_tensor(drawn, dtype=net.weights.dtype, device=net.weights.device)
+        weights = torch.as_tensor(drawn, dtype=net.trained_weights.dtype, device=net.trained_weights.device)
         if shared is False:
             self._hold(weights, weights.new_zeros(self.outputs if self.tree.is_root else 0))
         else:
@@ -107,7 +107,7 @@ class Readout(HeadWeights):
         self._rows = None if read.all() else rows
         part = np.repeat(self.tree.part_of(self._readers), net.features[self._readers] * positions)
         selects = torch.as_tensor(part == np.arange(self.tree.parts)[:, np.newaxis], device=device)
-        self._selects = selects.to(net.weights.dtype).unsqueeze(1)
+        self._selects = selects.to(net.trained_weights.dtype).unsqueeze(1)
 
     def forward(self, y: Tensor) -> Tensor:
         """(batch, local features[, positions...]) -> logits (batch, outputs) on the root's rank, (batch, 0) elsewhere.

@@ -19,8 +19,7 @@ from hdnn_dist.exchange.agreement import agreed
 from hdnn_dist.exchange.sum_tree import SumTree
 from hdnn_dist.model.identity import packed, refuse_other_weights, unpacked
 from hdnn_dist.model.trained import SharedParameter, Trained
-from hdnn_dist.weights.layers import Layers
-from hdnn_dist.weights.roles import RoleTable
+from hdnn_dist.weights.sharing import Sharing
 
 TIED = 1e-6  # how far blocks of one role may be apart that are taken for the same
 
@@ -88,45 +87,23 @@ class SharedWeights(nn.Module):
         return f"{', '.join(self.names)}, {self.rows} rows each, {self.normalisation}"
 
 
-class Expansion:
-    """From shared weights to those of the agents here, in the layers of one network."""
+def summed(roles: Tensor, tree: Callable[[], SumTree]) -> Tensor:
+    """The same weights (layers, operators, entries), whose gradient, that of the agents of each rank, is summed over
+    ranks; every rank has to call it and go through its backward pass.
+    """
+    same: Tensor = _Summed.apply(roles, tree)
+    return same
 
-    def __init__(self, stack: Layers, tables: Sequence[RoleTable], tree: Callable[[], SumTree]) -> None:
-        self._stack, self._tables, self._tree = stack, list(tables), tree
 
-    def __call__(self, roles: Tensor) -> Tensor:
-        """(layers, operators, entries) -> weights of the shape of the stack. Differentiable, also across ranks."""
-        flat: Tensor = _Expand.apply(roles, self)
-        return flat
-
-    def expand(self, roles: Tensor) -> Tensor:
-        """As a call, (layers, operators, entries) -> the shape of the stack, without autograd."""
-        if self._stack.alike:
-            return self._tables[0].expand(roles)
-        flat = roles.new_empty(self._stack.shape)
-        for run, table in self._runs(flat):
-            run.weights.copy_(table.expand(roles[run.layers.start : run.layers.stop]))
-        return flat
-
-    def collect(self, flat: Tensor) -> Tensor:
-        """The adjoint: from weights to (layers, operators, entries), summed over the agents of all ranks."""
-        return self._tree().sum(torch.cat([table.collect(run.weights) for run, table in self._runs(flat)]))
-
-    def tie(self, flat: Tensor, roles: Tensor) -> None:
-        """Set roles (layers, operators, entries) to what gives weights of the shape of the stack; those that no agent
-        has stay. ``ValueError`` on every rank, which all have to call it, where blocks of one role differ.
-        """
-        counts = [table.counts() for table in self._tables]
-        total = self._tree().sum(torch.stack(counts)) if counts else roles
-        each = torch.stack([total[number] for number in self._stack.which]).unsqueeze(1).expand_as(roles)
-        tied = torch.where(each > 0, self.collect(flat) / each, roles)
-        with agreed(self._tree()):
-            _refuse_untied(self.expand(tied), flat)
-        roles.copy_(tied)
-
-    def _runs(self, flat: Tensor) -> Iterator[tuple[Any, RoleTable]]:
-        for run in self._stack.runs(flat):
-            yield run, self._tables[self._stack.which[run.layers.start]]
+def tie(sharing: Sharing, tree: SumTree, flat: Tensor, roles: Tensor) -> None:
+    """Set roles (layers, operators, entries) to what gives weights of the shape of the stack; those that no agent
+    has stay. ``ValueError`` on every rank, which all have to call it, where blocks of one role differ.
+    """
+    each = tree.sum(sharing.counts(roles).contiguous())
+    tied = torch.where(each > 0, tree.sum(sharing.collect(flat)) / each, roles)
+    with agreed(tree):
+        _refuse_untied(sharing.expand(tied), flat)
+    roles.copy_(tied)
 
 
 def _refuse_untied(own: Tensor, given: Tensor) -> None:
@@ -138,15 +115,15 @@ def _refuse_untied(own: Tensor, given: Tensor) -> None:
         )
 
 
-class _Expand(torch.autograd.Function):
+class _Summed(torch.autograd.Function):
     """Every rank goes through both passes, since the one pass through the network behind it is on every rank."""
 
     @staticmethod
-    def forward(ctx: Any, roles: Tensor, expansion: Expansion) -> Tensor:
-        ctx.expansion = expansion
-        return expansion.expand(roles)
+    def forward(ctx: Any, roles: Tensor, tree: Callable[[], SumTree]) -> Tensor:
+        ctx.tree = tree
+        return roles.view_as(roles)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return ctx.expansion.collect(grad), None
+        return ctx.tree().sum(grad), None

@@ -14,6 +14,7 @@ from hdnn_dist.propagation.linear_map import Coefficients
 from hdnn_dist.propagation.vector_fields import Blocks
 from hdnn_dist.weights.blocks import BlockLayout
 from hdnn_dist.weights.layers import Layers, LayerViews
+from hdnn_dist.weights.sharing import Sharing
 
 NO_MAP = Coefficients(0.0, 0.0)
 BLOCK_MAPS = {"canonical": Coefficients(1.0, 0.0), "block": Coefficients(1.0, 0.0), "skew": Coefficients(1.0, -1.0)}
@@ -47,7 +48,8 @@ class System:
     """What a stepper integrates: the architecture on one rank, its layers, its activation and its step size h.
 
     ``rows``: (rows,) of every part in a state; ``features``: (local agents,). ``flight``: how many columns are worked
-    on at a time, and how many such tiles are in flight between ranks; ``None`` where the kernel chooses.
+    on at a time, and how many such tiles are in flight between ranks; ``None`` where the kernel chooses. ``sharing``:
+    where all agents have the same weights, how those of each follow from them.
     """
 
     architecture: Architecture
@@ -59,6 +61,7 @@ class System:
     coupling: CouplingSpec
     store_every: int = 1
     flight: tuple[int, int] | None = None
+    sharing: Sharing | None = None
 
     @property
     def whole(self) -> bool:
@@ -79,7 +82,8 @@ class System:
 
 
 class Weights(NamedTuple):
-    """``blocks``: all K and b, as ``Layers`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none.
+    """``blocks``: all K and b, as ``Layers`` says, or those that agents share, (layers, operators, entries), as
+    ``RoleTable`` says; ``coupling``: (1 or layers, size), or (0, 0) where it has none.
 
     ``size``: of the largest layout of the coupling; in layers with a smaller one, zeros follow.
     """

@@ -92,7 +92,7 @@ def _of_test(job: Job) -> tuple[Tensor, Tensor | None]:
     """(samples, outputs) that this rank knows of the test samples, and their labels, both on the CPU."""
     predicted, labels = [], []
     with torch.no_grad():
-        for index in torch.arange(len(job.test), device=job.net.weights.device).split(EVALUATION_BATCH):
+        for index in torch.arange(len(job.test), device=job.net.trained_weights.device).split(EVALUATION_BATCH):
             x, known = job.test.batch(index)
             predicted.append(job.head(job.forward(x)).cpu())
             labels += [] if known is None else [known.cpu()]

@@ -36,7 +36,7 @@ def predict_run(opened: Opened, world: World, data: str, output: Path, overwrite
     """
     check_output(output, overwrite)
     saved, samples, ids = _of_part(opened, world, data) if data in PARTS else _of_file(opened, world, Path(data))
-    outputs = saved.outputs(samples, torch.arange(len(samples), device=saved.net.weights.device))
+    outputs = saved.outputs(samples, torch.arange(len(samples), device=saved.net.trained_weights.device))
     values = saved.values(outputs)
     with agreed(saved.head.everyone):
         if saved.head.everyone.is_root:

@@ -64,7 +64,7 @@ class SavedRun:
         and for numbers that are not finite.
         """
         samples = self.samples(table)
-        return self.outputs(samples, torch.arange(len(samples), device=self.net.weights.device))
+        return self.outputs(samples, torch.arange(len(samples), device=self.net.trained_weights.device))
 
     def samples(self, table: ArrayLike) -> Samples:
         """Samples (samples, columns of the data set) as this rank takes them, without labels; errors as ``logits``."""

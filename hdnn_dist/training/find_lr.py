@@ -99,7 +99,7 @@ def _steady(job: Job, rate: float) -> Job:
 
 def _batches(job: Job, steps: int) -> Iterator[torch.Tensor]:
     """(samples,) the indices of so many steps, epoch after epoch, as training would take them."""
-    size, device = job.config.batch_size * job.config.accumulate, job.net.weights.device
+    size, device = job.config.batch_size * job.config.accumulate, job.net.trained_weights.device
     orders = (torch.as_tensor(shuffled(len(job.train), job.config.seed, epoch), device=device) for epoch in count())
     return islice((index for order in orders for index in order.split(size)), steps)
 

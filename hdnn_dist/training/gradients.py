@@ -43,7 +43,7 @@ class GradientRecord:
     def restore(self, done: int, steps: Tensor, squares: Tensor) -> None:
         """After ``done`` steps, go on from ``state``: (n,) and (n, layers), which of all ranks are summed."""
         self._step = done
-        rows = squares.to(self._net.weights.device)
+        rows = squares.to(self._net.trained_weights.device)
         self._squares = dict(zip(steps.tolist(), rows, strict=True))
 
     def add(self) -> None:

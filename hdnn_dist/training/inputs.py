@@ -66,7 +66,7 @@ def column_index(columns: Columns | None, about: Description, agents: Agents) ->
 
 def as_inputs(values: np.ndarray, positions: tuple[int, ...], net: HDNN) -> Tensor:
     """(samples, columns) as the network takes them: as they are, or as images (samples, 1, height, width)."""
-    inputs = torch.as_tensor(values, dtype=net.weights.dtype, device=net.weights.device)
+    inputs = torch.as_tensor(values, dtype=net.trained_weights.dtype, device=net.trained_weights.device)
     return inputs.reshape(-1, 1, *positions) if positions else inputs
 
 
@@ -81,8 +81,8 @@ def as_labels(labels: Answers | None, targets: Mapping[int, Values] | None, net:
         labels = np.concatenate(parts, axis=1, dtype=np.float64) if parts else None
     if labels is None:
         return None
-    dtype = net.weights.dtype if labels.dtype.kind == "f" else torch.int64
-    return torch.as_tensor(labels, dtype=dtype, device=net.weights.device)
+    dtype = net.trained_weights.dtype if labels.dtype.kind == "f" else torch.int64
+    return torch.as_tensor(labels, dtype=dtype, device=net.trained_weights.device)
 
 
 def targets_here(about: Description, agents: Agents) -> list[int]:

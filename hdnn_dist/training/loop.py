@@ -159,7 +159,7 @@ class Trainer:
         """Loss and metrics of the network as it is. Every rank has to call it."""
         results, metrics = [], self.job.head.metrics()
         with torch.no_grad():
-            for index in torch.arange(len(samples), device=self.job.net.weights.device).split(EVALUATION_BATCH):
+            for index in torch.arange(len(samples), device=self.job.net.trained_weights.device).split(EVALUATION_BATCH):
                 x, labels = samples.batch(index)
                 loss = self.job.head.loss(self.job.forward(x), labels)
                 results.append((len(index), loss, self.job.head.correct))
@@ -178,7 +178,7 @@ class Trainer:
         samples, size = len(self.job.train), self.job.config.batch_size
         with torch.no_grad():
             for count in {min(samples, size), samples % size} - {0}:
-                index, _ = self.shares.of(torch.arange(count, device=self.job.net.weights.device))
+                index, _ = self.shares.of(torch.arange(count, device=self.job.net.trained_weights.device))
                 self.job.forward(self.job.train.batch(index)[0])
 
     def _validated(self) -> Metrics | None:
@@ -212,7 +212,7 @@ class Trainer:
 
     def _steps(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> tuple[float, float, Pace]:
         """What is left of an epoch: the loss and the right samples, summed over all of it, and how fast it went."""
-        config, agents, device = self.job.config, self.job.agents, self.job.net.weights.device
+        config, agents, device = self.job.config, self.job.agents, self.job.net.trained_weights.device
         done, before, waited, copied = len(self.results), self.seconds, agents.waited, agents.world.copied
         began = time.perf_counter()
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)

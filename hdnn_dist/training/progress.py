@@ -72,7 +72,7 @@ def restore(
 
     Weights and moments are put back by whoever has read them, see ``make_moments``.
     """
-    device = trainer.job.net.weights.device
+    device = trainer.job.net.trained_weights.device
     trainer.rows = _rows(trainer, known["rows"], shared)
     columns = [shared[name] for name in sorted(name for name in shared if name.startswith(RESULTS))]
     rest = [column.to(device).unbind() for column in columns[1:]]

@@ -91,7 +91,7 @@ class SpectralProjection:
                 "penalties.bound needs a coupling of fixed norm, but this one is trained: fix it, or drop the bound"
             )
         self.net = net
-        self.limits = net.weights.new_tensor(_limits(net, bound, coupling_norm(net)), dtype=torch.float64)
+        self.limits = net.trained_weights.new_tensor(_limits(net, bound, coupling_norm(net)), dtype=torch.float64)
         self._rows = RowNorms(net)
 
     @torch.no_grad()

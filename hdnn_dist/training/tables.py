@@ -119,8 +119,8 @@ def _labels(part: Part, net: HDNN) -> Tensor | StoredRows | None:
         return _in_memory(stored) if isinstance(part.targets, MemoryRows) else stored
     if part.labels is None:
         return None
-    dtype = net.weights.dtype if part.labels.dtype.kind == "f" else torch.int64
-    return torch.as_tensor(part.labels, dtype=dtype, device=net.weights.device)
+    dtype = net.trained_weights.dtype if part.labels.dtype.kind == "f" else torch.int64
+    return torch.as_tensor(part.labels, dtype=dtype, device=net.trained_weights.device)
 
 
 def _unit(statistics: Statistics, net: HDNN) -> tuple[Tensor, Tensor] | None:

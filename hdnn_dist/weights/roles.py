@@ -14,6 +14,7 @@ The latter is the scaling of Kipf and Welling, "Semi-supervised classification w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -64,6 +65,21 @@ def _coefficients(pattern: Pattern, alike: np.ndarray, normalisation: str) -> np
     return known[normalisation]
 
 
+class LocalPairs(NamedTuple):
+    """Who reads what in which role, (pairs,) each, reader after reader: ``readers`` counts the agents here, ``blocks``
+    those that are present, which come first.
+    """
+
+    roles: np.ndarray
+    readers: np.ndarray
+    blocks: np.ndarray
+    coefficients: np.ndarray
+
+    def of_role(self, role: int) -> LocalPairs:
+        """Those of one role, by its number."""
+        return LocalPairs(*(part[self.roles == role] for part in self))
+
+
 class RoleTable:
     """The linear map from the blocks that agents share to this rank's weights in one layout, and its adjoint.
 
@@ -72,8 +88,9 @@ class RoleTable:
     """
 
     def __init__(self, layout: BlockLayout, pairs: Pairs, names: Sequence[str], skew: bool, dtype: torch.dtype) -> None:
-        self._layout, self._skew, self._roles = layout, skew, len(names)
-        self._rows = int(layout.halo.sizes[0])
+        self.layout, self.skew, self.roles, self.dtype = layout, skew, len(names), dtype
+        self.rows = int(layout.halo.sizes[0])
+        self._pairs, self._names = pairs, names
         self._tables = []
         for group in layout.groups:
             reads = [layout.pattern.reads(agent) for agent in group.agents.tolist()]
@@ -84,13 +101,23 @@ class RoleTable:
                 table = np.concatenate([table, mirror])
             self._tables.append(torch.as_tensor(table.T, dtype=dtype, device=layout.device))
 
+    def pairs(self) -> LocalPairs:
+        """What the agents here read, where K is no skew matrix."""
+        halo, pattern = self.layout.halo, self._pairs.pattern
+        here = np.isin(pattern.rows, halo.agents.local)
+        rows, columns = pattern.rows[here], pattern.columns[here]
+        table = self._pairs.of(rows, columns, self._names)
+        each = table.argmax(0), halo.offsets[rows] // self.rows, halo.offsets[columns] // self.rows, table.sum(0)
+        order = np.argsort(each[1], kind="stable")
+        return LocalPairs(*(part[order] for part in each))
+
     def expand(self, shared: Tensor) -> Tensor:
         """(layers, operators, entries) -> (layers, operators, size) of the layout."""
-        m, layout = self._rows, self._layout
+        m, layout = self.rows, self.layout
         blocks, biases = self._split(shared)
         flat = shared.new_empty(*shared.shape[:2], layout.size)
         for group, table in zip(layout.groups, self._tables, strict=True):
-            first, *mirrored = table.split(self._roles, dim=1)
+            first, *mirrored = table.split(self.roles, dim=1)
             each = _taken(blocks, first)
             for part in mirrored:
                 each -= _taken(blocks.mT, part)
@@ -102,14 +129,14 @@ class RoleTable:
 
     def collect(self, flat: Tensor) -> Tensor:
         """The adjoint: (layers, operators, size) -> (layers, operators, entries), sums over the agents here."""
-        m, layout = self._rows, self._layout
+        m, layout = self.rows, self.layout
         total = flat.new_zeros(*flat.shape[:2], len(self._tables[0].T), m * m)
         for group, table in zip(layout.groups, self._tables, strict=True):
             each = group.matrices(flat).unflatten(-1, (-1, m)).transpose(3, 4).flatten(2, 3).flatten(-2)
             total += table.mT @ each
         blocks = total.unflatten(-1, (m, m))
-        if self._skew:
-            blocks = blocks[:, :, : self._roles] - blocks[:, :, self._roles :].mT
+        if self.skew:
+            blocks = blocks[:, :, : self.roles] - blocks[:, :, self.roles :].mT
         biases = flat[..., layout.entries :].unflatten(-1, (-1, layout.halo.rows // m, m)).sum(-2)
         return torch.cat([blocks.flatten(2), biases.flatten(2)], -1)
 
@@ -117,17 +144,17 @@ class RoleTable:
         """(entries,) by what ``expand`` and ``collect`` multiply each: a sum of c^2, twice it for K = A - A^T."""
         squares = sum(table.square().sum(0) for table in self._tables)
         assert isinstance(squares, Tensor)
-        if self._skew:
-            squares = 2 * (squares[: self._roles] + squares[self._roles :])
+        if self.skew:
+            squares = 2 * (squares[: self.roles] + squares[self.roles :])
             squares[0] /= 2  # an agent's own block is stored as it is
-        agents = squares.new_full((self._layout.biases * self._rows,), self._layout.halo.rows // self._rows)
-        return torch.cat([squares.repeat_interleave(self._rows**2), agents])
+        agents = squares.new_full((self.layout.biases * self.rows,), self.layout.halo.rows // self.rows)
+        return torch.cat([squares.repeat_interleave(self.rows**2), agents])
 
     def _split(self, shared: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks (layers, operators, roles, rows, rows), and biases (layers, operators, biases, rows)."""
-        m = self._rows
-        at = self._roles * m * m
-        blocks = shared[..., :at].unflatten(-1, (self._roles, m, m))
+        m = self.rows
+        at = self.roles * m * m
+        blocks = shared[..., :at].unflatten(-1, (self.roles, m, m))
         return blocks, shared[..., at:].unflatten(-1, (-1, m))
 
 

@@ -25,7 +25,7 @@ def audited(job: Job, meeting: Meeting, steps: int) -> None:
     """Train so many steps on the first batch, under the eyes of the auditor. Every rank has to call it."""
     trainer, world = Trainer(job), job.agents.world
     rank = world.job.rank
-    index = torch.arange(min(job.config.batch_size, len(job.train)), device=job.net.weights.device)
+    index = torch.arange(min(job.config.batch_size, len(job.train)), device=job.net.trained_weights.device)
     trainer.step(index)  # after which all are connected
     meeting.tell(WARM, rank, _about(job))
     before, began, copied = job.agents.ledger.traffic(), job.agents.ledger.directed(), world.copied

@@ -7,6 +7,7 @@ are captured; slices of them, and tangents, are left to the stepper.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -50,13 +51,19 @@ def make(system: System, portable: Stepper, name: str) -> Propagator:
     return GraphedStepper(system, portable, name)
 
 
+class Graphable(Propagator, Protocol):
+    """What leads ``width`` columns through the layers by torch's operations alone."""
+
+    width: int
+
+
 class GraphedStepper:
     """The passes of ``portable`` through all layers, replayed.
 
     Where states are stored (H1, MS2), they are so in the graphs of both passes too, and take three times the memory.
     """
 
-    def __init__(self, system: System, portable: Stepper, kernel: str) -> None:
+    def __init__(self, system: System, portable: Graphable, kernel: str) -> None:
         self.system, self.portable, self.kernel = system, portable, kernel
         self.tangent = portable.tangent
         self._counts = ExchangeCounts(system)
