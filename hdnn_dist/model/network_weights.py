@@ -64,7 +64,7 @@ class NetworkWeights(nn.Module):
 
     @property
     def passed_weights(self) -> Tensor:
-        """What passes work with: ``trained_weights``, of their shape; the gradient of shared ones is summed over all ranks."""
+        """What passes work with, (layers, operators, size): of shared ones the gradient is summed over all ranks."""
         trained = self.trained_weights
         return trained if self.shared is None else summed(trained, lambda: self.tree)
 
