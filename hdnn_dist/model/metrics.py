@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.sum_tree import SumTree
+from hdnn_dist.support.rows import Rows
 
 CHUNK = 1 << 16  # samples
 LOWER_IS_BETTER = ("mae", "rmse")
@@ -50,8 +51,7 @@ class ClassMetrics:
 
     def __init__(self, classes: int, tree: SumTree) -> None:
         self._classes, self._tree = classes, tree
-        self._scores: list[Tensor] = []
-        self._labels: list[Tensor] = []
+        self._scores, self._labels = Rows(), Rows()
 
     def add(self, predicted: Tensor, labels: Tensor | None) -> None:
         """As ``Gathering.add``, for logits (batch, outputs) and class numbers (batch,)."""
@@ -62,8 +62,8 @@ class ClassMetrics:
     def told(self) -> Metrics:
         """As ``Gathering.told``."""
         own = [0.0] * 3
-        if self._labels:
-            scores, labels = torch.cat(self._scores), torch.cat(self._labels)
+        if len(self._labels):
+            scores, labels = self._scores.all(), self._labels.all()
             chosen = (scores[:, 0] > 0).long() if scores.shape[1] == 1 else scores.argmax(1)
             right = (chosen == labels).double().mean().item()
             own = [right, macro_f1(chosen, labels, self._classes), mean_auc(scores, labels)]

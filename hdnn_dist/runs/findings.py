@@ -23,6 +23,7 @@ from hdnn_dist.model.agent_readouts import AgentReadouts
 from hdnn_dist.runs.folder import DECIDED, EDGES, JUDGED
 from hdnn_dist.runs.pictures import Plane
 from hdnn_dist.support.files import whole_file, write_whole
+from hdnn_dist.support.rows import Rows
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import EVALUATION_BATCH, Outcome
 
@@ -90,13 +91,14 @@ def _numbers(names: list[str], true: Tensor, predicted: Tensor) -> dict[str, Any
 
 def _of_test(job: Job) -> tuple[Tensor, Tensor | None]:
     """(samples, outputs) that this rank knows of the test samples, and their labels, both on the CPU."""
-    predicted, labels = [], []
+    predicted, labels = Rows(), Rows()
     with torch.no_grad():
         for index in torch.arange(len(job.test), device=job.net.trained_weights.device).split(EVALUATION_BATCH):
             x, known = job.test.batch(index)
             predicted.append(job.head(job.forward(x)).cpu())
-            labels += [] if known is None else [known.cpu()]
-    return torch.cat(predicted), torch.cat(labels) if labels else None
+            if known is not None:
+                labels.append(known.cpu())
+    return predicted.all(), labels.all() if len(labels) else None
 
 
 def _classes(job: Job, logits: Tensor) -> np.ndarray:

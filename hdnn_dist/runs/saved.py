@@ -28,6 +28,7 @@ from hdnn_dist.runs.opened import Opened, local_statistics, placed_on, read_run_
 from hdnn_dist.runs.outputs import at_root
 from hdnn_dist.runs.predictions import Predictions, predictions
 from hdnn_dist.runs.scaling import scaling, target_scaling
+from hdnn_dist.support.rows import joined
 from hdnn_dist.training.build import model
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.inputs import as_inputs, column_index, positions_of
@@ -74,7 +75,7 @@ class SavedRun:
     def outputs(self, samples: Samples, index: Tensor) -> Tensor:
         """What the head makes of the samples of an index (samples,): as ``logits``. Every rank has to call it."""
         with torch.no_grad():
-            return torch.cat([self._output(samples.batch(part)[0]) for part in index.split(EVALUATION_BATCH)])
+            return joined(self._output(samples.batch(part)[0]) for part in index.split(EVALUATION_BATCH))
 
     def predict(self, table: ArrayLike) -> Predictions | None:
         """What the network says of samples (samples, columns of the data set): on the root's rank; as ``logits``."""

@@ -14,6 +14,7 @@ from hdnn_dist.data.dataset import shuffled
 from hdnn_dist.exchange.ledger import Traffic
 from hdnn_dist.model.metrics import Metrics
 from hdnn_dist.model.trained import parameters
+from hdnn_dist.support.rows import Rows
 from hdnn_dist.training.divergence import DivergenceError, all_finite, diverged, refuse_growth
 from hdnn_dist.training.gradients import GradientRecord, StepGradients
 from hdnn_dist.training.job import Job, Samples
@@ -27,11 +28,30 @@ EVALUATION_BATCH = 500
 RECENT = 50  # steps
 
 
-def _totals(results: Sequence[tuple[int, torch.Tensor, torch.Tensor]]) -> tuple[float, float]:
-    """Loss and right samples, summed over batches of (samples, mean loss, right samples), read from the device once."""
-    sizes, losses, corrects = zip(*results, strict=True)
-    means = torch.stack(losses).double()
-    return float(means @ means.new_tensor(sizes)), float(torch.stack(corrects).double().sum())
+class Results:
+    """Of batches, one after another: how many samples, their mean loss and how many were right, on their device."""
+
+    def __init__(self, sizes: Sequence[int] = (), told: torch.Tensor | None = None) -> None:
+        self.sizes, self._told = list(sizes), Rows()
+        if told is not None:
+            self._told.append(told)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def append(self, size: int, loss: torch.Tensor, correct: torch.Tensor) -> None:
+        """One more; both tensors are of one number."""
+        self.sizes.append(size)
+        self._told.append(torch.stack([loss.detach().double(), correct.double()]).unsqueeze(0))
+
+    def told(self) -> torch.Tensor:
+        """(batches, 2) float64: mean loss and right samples."""
+        return self._told.all()
+
+    def totals(self) -> tuple[float, float]:
+        """Loss and right samples, summed over samples, read from the device once."""
+        means, corrects = self.told().T
+        return float(means @ means.new_tensor(self.sizes)), float(corrects.sum())
 
 
 @dataclass(frozen=True)
@@ -113,7 +133,7 @@ class Trainer:
         self._traffic = job.agents.ledger.traffic()
         self.aside = self._traffic - self._traffic
         self.rows: list[Epoch] = []
-        self.results: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.results = Results()
         self.first_loss = math.nan
         self.seconds, self._waited, self._copied = 0.0, 0.0, 0
         steps = config.epochs * self.steps_per_epoch
@@ -141,7 +161,7 @@ class Trainer:
             row = self._epoch(len(self.rows), on_step, start)
             spent += self._traffic - start
             self.rows.append(row)
-            self.results = []
+            self.results = Results()
             on_epoch(row)
         return Outcome(self.rows, self.steps, self.seconds, spent - self.aside, self._waited, self._copied, resumed)
 
@@ -157,16 +177,16 @@ class Trainer:
 
     def evaluate(self, samples: Samples) -> Score:
         """Loss and metrics of the network as it is. Every rank has to call it."""
-        results, metrics = [], self.job.head.metrics()
+        results, metrics = Results(), self.job.head.metrics()
         with torch.no_grad():
             for index in torch.arange(len(samples), device=self.job.net.trained_weights.device).split(EVALUATION_BATCH):
                 x, labels = samples.batch(index)
                 loss = self.job.head.loss(self.job.forward(x), labels)
-                results.append((len(index), loss, self.job.head.correct))
+                results.append(len(index), loss, self.job.head.correct)
                 known = None if labels is None else samples.original(labels)
                 metrics.add(samples.original(self.job.head.predicted), known)
         told = metrics.told()
-        loss_sum, correct, *values = self.shares.agreed(*_totals(results), *told.values())
+        loss_sum, correct, *values = self.shares.agreed(*results.totals(), *told.values())
         return Score(loss_sum / len(samples), self._share(correct, samples), dict(zip(told, values, strict=True)))
 
     def _share(self, correct: float, samples: Samples) -> float | None:
@@ -191,7 +211,7 @@ class Trainer:
     def _epoch(self, epoch: int, on_step: Callable[[int, int], None], start: Traffic) -> Epoch:
         loss_sum, correct, speed = self._steps(epoch, on_step, start)
         if epoch == 0:
-            self.first_loss = float(self.results[0][1])
+            self.first_loss = float(self.results.told()[0, 0])
         gradients = [] if self.record is None else self.record.take()
         score = self.evaluate(self.job.test)
         self._check_epoch(epoch, loss_sum / len(self.job.train), score.loss)
@@ -218,15 +238,16 @@ class Trainer:
         order = torch.as_tensor(shuffled(len(self.job.train), config.seed, epoch), device=device)
         for step, index in enumerate(order.split(config.batch_size * config.accumulate)[done:], done):
             self.step.at = f"epoch {epoch + 1}, step {step + 1}"
-            self.results.append((len(index), *self.step(index)))
-            self._losses.append(self.results[-1][1])
+            loss, right = self.step(index)
+            self.results.append(len(index), loss, right)
+            self._losses.append(loss)
             self.seconds = before + time.perf_counter() - began
             on_step(epoch, step)
-        loss_sum, correct = _totals(self.results)
+        loss_sum, correct = self.results.totals()
         seconds, waited, copied = time.perf_counter() - began, agents.waited - waited, agents.world.copied - copied
         self.seconds, self._waited, self._copied = before + seconds, self._waited + waited, self._copied + copied
         self._traffic = agents.ledger.traffic()
-        sent, here = self._traffic.bytes - start.bytes, sum(size for size, *_ in self.results[done:])
+        sent, here = self._traffic.bytes - start.bytes, sum(self.results.sizes[done:])
         return loss_sum, correct, pace(self.job.head.everyone, here, seconds, waited, sent)
 
     def _check_epoch(self, epoch: int, *losses: float) -> None:

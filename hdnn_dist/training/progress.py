@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hdnn_dist.training.gradients import StepGradients
-from hdnn_dist.training.loop import Epoch, Trainer
+from hdnn_dist.training.loop import Epoch, Results, Trainer
 
 SCHEDULE = ("last_epoch", "_step_count", "_last_lr")
 RESULTS, GRADIENTS, NORMS = "run.results.", "run.gradients.", "root.gradients."
@@ -75,8 +75,9 @@ def restore(
     device = trainer.job.net.trained_weights.device
     trainer.rows = _rows(trainer, known["rows"], shared)
     columns = [shared[name] for name in sorted(name for name in shared if name.startswith(RESULTS))]
-    rest = [column.to(device).unbind() for column in columns[1:]]
-    trainer.results = list(zip(columns[0].tolist(), *rest, strict=True)) if columns else []
+    if columns:
+        told = torch.stack([column.double() for column in columns[1:]], 1).to(device)
+        trainer.results = Results(columns[0].tolist(), told)
     trainer.seconds = known["extra"]["seconds"]
     first = known["extra"]["first_loss"]
     trainer.first_loss = math.nan if first is None else first
@@ -109,12 +110,13 @@ def _optimizer_steps(trainer: Trainer) -> float | None:
     return float(steps[0]) if steps else None
 
 
-def _columns(results: Sequence[tuple[int, Tensor, Tensor]]) -> list[Tensor]:
-    """Of what steps have given: a tensor (steps, ...) of each kind, on the CPU."""
-    if not results:
+def _columns(results: Results) -> list[Tensor]:
+    """Of what steps have given: a tensor (steps,) of each kind, on the CPU."""
+    if not results.sizes:
         return []
-    sizes, *rest = zip(*results, strict=True)
-    return [torch.tensor(sizes, dtype=torch.int64), *(torch.stack(column).detach().cpu() for column in rest)]
+    columns = results.told().T.cpu().unbind()
+    sizes = torch.tensor(results.sizes, dtype=torch.int64)
+    return [sizes, *(column.clone(memory_format=torch.contiguous_format) for column in columns)]
 
 
 def _without_gradients(row: Epoch) -> dict[str, Any]:
