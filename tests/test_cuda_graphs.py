@@ -15,7 +15,7 @@ from problems import CUSTOM_VALUE, Problem, relative_error
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from hdnn_dist import HDNN, CommunicationGraph, connect
+from hdnn_dist import HDNN, CommunicationGraph, connect, place
 from hdnn_dist.kernels import registry
 from hdnn_dist.kernels.cuda import graphs as cuda_graphs
 from hdnn_dist.propagation import activations
@@ -186,3 +186,26 @@ class TestWhatIsGraphed:
     @needs_gpu
     def test_on_a_gpu(self) -> None:
         assert network(replace(SMALL, architecture="MS2"), "auto").kernel_for(9) == "cuda graph"
+
+
+@needs_gpu
+@pytest.mark.parametrize("architecture", ["H2", "MS1", "MS3"])
+def test_shared_weights(architecture: str) -> None:
+    """Without a copy for each agent, replayed, beside the portable pass with copies; the ledger hears of as much."""
+    nets = [
+        HDNN(place(GRAPH, WORLD), 4, 3, 0.3, architecture, shared=True, dtype=torch.float64, kernel=kernel)
+        for kernel in ("torch", "auto")
+    ]
+    assert isinstance(nets[1]._passes.stepper(2, torch.float64), cuda_graphs.GraphedStepper)
+    assert nets[1].kernel_for(2) == "shared"
+    for scale in (1, -2):
+        found = []
+        for net in nets:
+            x = torch.full((2, 36), scale, dtype=torch.float64, device=WORLD.device).cumsum(1).div(36).requires_grad_()
+            net.zero_grad()
+            y = net(x)
+            y.square().sum().backward()
+            found.append((y.detach(), x.grad, net.shared.roles.grad.clone(), net.tangent(x.detach(), x.detach())[1]))
+        assert all(relative_error(given, expected) < 1e-12 for expected, given in zip(*found, strict=True))
+    seen = [net.agents.ledger.traffic() for net in nets]
+    assert seen[0].messages == seen[1].messages > 0
