@@ -169,11 +169,14 @@ def test_the_loader_needs_torch_and_safetensors_alone(trained: Path, tmp_path: P
     export_run(read_run(trained), tmp_path / "circles.pt2", PROGRAM)
     head = "import sys\nsys.modules['hdnn_dist'] = sys.modules['numba'] = None\n"
     show = "print(logits.tolist())\n"
-    script = head + block("class Network") + block("network = Network") + show + block("torch.export.load") + show
+    blocks = (block(part) for part in ("network = Network", "def of_h2", "torch.export.load"))
+    script = head + block("class Network") + show.join((*blocks, ""))
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     expected = hdnn_dist.load(trained).logits([[0.1, -0.4], [0.8, 0.3]])
-    for line in done.stdout.splitlines():
+    told = done.stdout.splitlines()
+    assert len(told) == 3
+    for line in told:
         assert torch.allclose(torch.tensor(eval(line)), expected, atol=1e-6)
 
 

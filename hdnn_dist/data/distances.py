@@ -47,7 +47,7 @@ def draw_samples(
 ) -> tuple[Values, Values]:
     """Inputs (samples, agents, 2) and targets (samples, agents), in hops.
 
-    The source of a sample is drawn from all agents; where a task asks for none, every agent is one.
+    The source of a sample is drawn from all agents; where a task asks for none, there is none.
 
     Raises ``ValueError`` for an unknown task.
     """
@@ -55,7 +55,6 @@ def draw_samples(
     inputs = np.zeros((samples, graph.agents, INPUTS))
     inputs[..., 0] = random.random((samples, graph.agents))
     if task not in WITH_SOURCE:
-        inputs[..., 1] = 1.0
         return inputs, np.tile(target(graph, 0), (samples, 1))
     sources = random.integers(graph.agents, size=samples)
     inputs[np.arange(samples), sources, 1] = 1.0

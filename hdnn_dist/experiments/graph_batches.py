@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hdnn_dist.data.distances import OF_GRAPHS, draw_samples
+from hdnn_dist.data.distances import INPUTS, OF_GRAPHS, WITH_SOURCE, Values, draw_samples
 from hdnn_dist.exchange.placement import place
 from hdnn_dist.exchange.world import World
+from hdnn_dist.experiments.graph_head import GraphHead
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.graph.families import draw_graphs
 from hdnn_dist.graph.pairs import IntArray
@@ -22,28 +24,29 @@ from hdnn_dist.graph.union import Union, union
 from hdnn_dist.model.network import HDNN
 from hdnn_dist.training.build import DTYPES
 from hdnn_dist.training.config import Config
-from hdnn_dist.weights.initial import draw_readout
 
 DRAWN = "drawn"
 UNIT = 10.0  # hops; what is learned is a distance in this unit
-SIZE = 50.0  # agents; sums over those of a graph are taken in this unit
-SAMPLES = 4  # of every graph in a step
+SHOWN = 0.3  # what is shown is so large that states stay where tanh is nearly straight
+SAMPLES = 4  # of every graph in a step, where they differ by their sources
+NEIGHBOURS = 5  # an agent knows how many it has, up to this number
 TEST = 4  # every so many rounds through the families, one is for test
+LESSONS = 8  # in which graphs grow to their full size
 
 
 @dataclass(frozen=True)
 class Batch:
     """Graphs that pass through the network together, and what is asked of them.
 
-    ``head``: the readout at every agent, the same for all, from its state (features,) to one number; what is told of a
-    graph is read from the sum of their states, in ``SIZE``.
+    ``head``: the readout at every agent, the same for all, from its state (features,) to one number, or, for what is
+    told of a graph, from all of its agents' states.
     """
 
     task: str
     graphs: Sequence[CommunicationGraph]
     joined: Union
     net: HDNN
-    head: nn.Linear
+    head: GraphHead
 
     @property
     def asked(self) -> IntArray:
@@ -51,15 +54,18 @@ class Batch:
         of_agents = self.joined.of_agents()
         return np.unique(of_agents) if self.task in OF_GRAPHS else of_agents
 
-    def draw(self, random: np.random.Generator, samples: int = SAMPLES) -> tuple[Tensor, Tensor]:
+    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Inputs (samples, features of all agents) and targets (samples, asked), in hops.
 
-        The two numbers of an agent are the first ones of both of its halves; zeros follow.
+        The two numbers of an agent, and 1 in the place of how many neighbours it has, in ``SHOWN``, are the first ones
+        of both of its halves; zeros follow.
         """
+        samples = SAMPLES if self.task in WITH_SOURCE else 1
         drawn = [draw_samples(self.task, graph, samples, random) for graph in self.graphs]
         known, targets = (np.concatenate(part, axis=1) for part in zip(*drawn, strict=True))
-        x = self.head.weight.new_zeros(*known.shape[:2], 2, self.head.in_features // 2)
-        x[..., : known.shape[-1]] = torch.as_tensor(known)[:, :, np.newaxis]
+        known = np.concatenate([known, np.broadcast_to(self._degrees, (samples, *self._degrees.shape))], axis=2)
+        x = self.net.trained_weights.new_zeros(*known.shape[:2], 2, self.head.features // 2)
+        x[..., : known.shape[-1]] = SHOWN * torch.as_tensor(known)[:, :, np.newaxis]
         wanted = targets[:, self.joined.starts[:-1]] if self.task in OF_GRAPHS else targets
         return x.flatten(1), torch.as_tensor(wanted).to(x)
 
@@ -73,29 +79,44 @@ class Batch:
             return self._told(x) * UNIT
 
     def _told(self, x: Tensor) -> Tensor:
-        y = self.net(x).unflatten(1, (-1, self.head.in_features))
-        if self.task not in OF_GRAPHS:
-            return self.head(y).squeeze(-1)
-        of_agents = torch.as_tensor(self.joined.of_agents())
-        sums = y.new_zeros(len(y), len(self.graphs), y.shape[-1]).index_add(1, of_agents, y)
-        return self.head(sums / SIZE).squeeze(-1)
+        y = self.net(x).unflatten(1, (-1, self.head.features))
+        return self.head(y, torch.as_tensor(self.joined.of_agents()) if self.task in OF_GRAPHS else None)
+
+    @cached_property
+    def _degrees(self) -> Values:
+        """(agents, NEIGHBOURS) one-hot."""
+        degrees = np.concatenate([graph.degree for graph in self.graphs])
+        return np.eye(NEIGHBOURS)[np.minimum(degrees, NEIGHBOURS) - 1]
 
 
 class GraphSet:
     """The graphs of a config in batches, those of one round through the families in four for ``test``.
 
     ``config``: ``graph`` is "drawn:LEAST,MOST", the diameters; ``data.samples``, how many graphs, and ``batch_size``,
-    how many in a batch. Raises ``ValueError`` for what cannot be built.
+    how many in a batch. "drawn:LEAST,MOST,FIRST" trains with others before, from FIRST on: ``lessons``, in which the
+    largest diameter grows to MOST. Raises ``ValueError`` for what cannot be built.
     """
 
     def __init__(self, config: Config, world: World, families: int) -> None:
         self._config, self._world = config, world
-        graphs = draw_graphs(_count(config, families), config.seed, diameters(config.graph))
+        least, most, first = diameters(config.graph)
+        graphs = draw_graphs(_count(config, families), config.seed, (least, most))
         rounds = np.arange(len(graphs)) // families
-        self._head = _readout(config)
+        self._head = _head(config)
         self._first: Batch | None = None
         self.train = self._batches([g for g, n in zip(graphs, rounds, strict=True) if n % TEST < TEST - 1])
         self.test = self._batches([g for g, n in zip(graphs, rounds, strict=True) if n % TEST == TEST - 1])
+        count = max(families, len(graphs) // (LESSONS * families) * families)
+        self.lessons = (
+            []
+            if first is None
+            else [
+                self._batches(
+                    draw_graphs(count, config.seed + number, (first, first + (most - first) * number // LESSONS))
+                )
+                for number in range(1, LESSONS + 1)
+            ]
+        )
 
     def _batches(self, graphs: Sequence[CommunicationGraph]) -> list[Batch]:
         size = self._config.batch_size
@@ -116,26 +137,29 @@ class GraphSet:
         return batch
 
 
-def _readout(config: Config) -> nn.Linear:
-    """Drawn with variance 1/fan-in; its bias is 0."""
+def _head(config: Config) -> GraphHead:
     features = config.network.features
     if not isinstance(features, int):
         raise ValueError(f"network.features is {features}, but all agents share weights: give one number for all")
-    head = nn.utils.skip_init(nn.Linear, features, 1, dtype=DTYPES[config.dtype])
-    drawn = draw_readout(np.zeros(1, np.int64), np.array([features]), 1, config.seed, features)
-    with torch.no_grad():
-        head.weight.copy_(torch.as_tensor(drawn))
-        head.bias.zero_()
-    return head
+    if features < 2 * (INPUTS + NEIGHBOURS):
+        raise ValueError(
+            f"network.features is {features}, but an agent sees {INPUTS + NEIGHBOURS} numbers in each of its halves: "
+            f"give {2 * (INPUTS + NEIGHBOURS)} at least"
+        )
+    return GraphHead(features, config.seed, DTYPES[config.dtype])
 
 
-def diameters(spec: str) -> tuple[int, int]:
-    """Least and largest of ``drawn:LEAST,MOST``. ``ValueError`` for another spec."""
+def diameters(spec: str) -> tuple[int, int, int | None]:
+    """Least and largest of ``drawn:LEAST,MOST[,FIRST]``, and the least to begin with. ``ValueError`` for another."""
     name, _, numbers = spec.partition(":")
     bounds = numbers.split(",")
-    if name != DRAWN or len(bounds) != 2 or not all(part.strip().isdecimal() for part in bounds):
-        raise ValueError(f"graph is {spec!r}: expected {DRAWN}:LEAST,MOST, two diameters, such as {DRAWN}:17,40")
-    return int(bounds[0]), int(bounds[1])
+    if name != DRAWN or len(bounds) not in (2, 3) or not all(part.strip().isdecimal() for part in bounds):
+        raise ValueError(
+            f"graph is {spec!r}: expected {DRAWN}:LEAST,MOST or {DRAWN}:LEAST,MOST,FIRST, diameters, such as "
+            f"{DRAWN}:17,40"
+        )
+    least, most, *first = (int(part) for part in bounds)
+    return least, most, first[0] if first else None
 
 
 def _count(config: Config, families: int) -> int:

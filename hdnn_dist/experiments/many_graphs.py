@@ -19,7 +19,7 @@ from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.divergence import DivergenceError
 
-HEAD_RATE = 10.0  # the learning rate of the readout, in that of the layers
+FIRST = 0.6  # the share of the steps in which lessons are taught, if there are any
 TRAINING, TESTING, KNOWN = range(3)  # what is drawn
 
 Errors = dict[str, float]
@@ -50,9 +50,11 @@ def _train(graphs: GraphSet, config: Config) -> float:
     median = _median(graphs.train, config.seed)
     net, head = graphs.train[0].net, graphs.train[0].head
     parameters = [*net.parameters(), *head.parameters()]
-    nn.init.constant_(head.bias, median / UNIT)
-    optimizer, schedule = _optimizer(net, head, config, len(graphs.train))
-    for batch, random in _steps(graphs.train, config):
+    nn.init.constant_(head.last.bias, median / UNIT)
+    steps = config.epochs * len(graphs.train)
+    optimizer = torch.optim.Adam(parameters, config.optimizer.learning_rate)
+    schedule = OneCycleLR(optimizer, config.optimizer.learning_rate, total_steps=steps + 1, pct_start=0.2)
+    for batch, random in _steps(graphs, config.seed, steps):
         x, targets = batch.draw(random)
         loss = batch.loss(x, targets)
         if not loss.isfinite():
@@ -71,20 +73,14 @@ def _median(batches: list[Batch], seed: int) -> float:
     return float(torch.cat([targets.flatten() for targets in drawn]).median())
 
 
-def _steps(batches: list[Batch], config: Config) -> Iterator[tuple[Batch, np.random.Generator]]:
-    """Each batch once an epoch, in an order of its own, with what draws its samples."""
-    for epoch in range(config.epochs):
-        for number in shuffled(len(batches), config.seed, epoch).tolist():
-            yield batches[number], np.random.default_rng([config.seed, TRAINING, epoch, number])
-
-
-def _optimizer(net: nn.Module, head: nn.Module, config: Config, steps: int) -> tuple[torch.optim.Optimizer, OneCycleLR]:
-    """Adam with a cycle of the learning rate, that of the readout ``HEAD_RATE`` times as high."""
-    rate = config.optimizer.learning_rate
-    rates = [rate, HEAD_RATE * rate]
-    groups = [{"params": list(part.parameters()), "lr": own} for part, own in zip((net, head), rates, strict=True)]
-    optimizer = torch.optim.Adam(groups)
-    return optimizer, OneCycleLR(optimizer, rates, total_steps=config.epochs * steps + 1, pct_start=0.2)
+def _steps(graphs: GraphSet, seed: int, steps: int) -> Iterator[tuple[Batch, np.random.Generator]]:
+    """The batch of each step, with what draws its samples: of the lessons, one lesson after the other, then of all."""
+    for step in range(steps):
+        lesson = int(step / (FIRST * steps) * len(graphs.lessons)) if graphs.lessons else 0
+        batches = graphs.lessons[lesson] if lesson < len(graphs.lessons) else graphs.train
+        epoch, place = divmod(step, len(batches))
+        number = int(shuffled(len(batches), seed, epoch)[place])
+        yield batches[number], np.random.default_rng([seed, TRAINING, step])
 
 
 def errors(batches: list[Batch], seed: int, constant: float) -> Errors:
