@@ -27,7 +27,7 @@ from hdnn_dist.training.config import Config
 
 DRAWN = "drawn"
 UNIT = 10.0  # hops; what is learned is a distance in this unit
-SHOWN = 0.3  # what is shown is so large that states stay where tanh is nearly straight
+SHOWN = 1.0
 SAMPLES = 4  # of every graph in a step, where they differ by their sources
 NEIGHBOURS = 5  # an agent knows how many it has, up to this number
 TEST = 4  # every so many rounds through the families, one is for test

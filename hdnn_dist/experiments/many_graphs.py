@@ -19,7 +19,7 @@ from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.divergence import DivergenceError
 
-FIRST = 0.6  # the share of the steps in which lessons are taught, if there are any
+FIRST = 0.5  # the share of the steps in which lessons are taught, if there are any
 TRAINING, TESTING, KNOWN = range(3)  # what is drawn
 
 Errors = dict[str, float]

@@ -8,8 +8,6 @@ Inside, a state is its parts, (agents * width, m) each, see ``weights.role_produ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,12 +15,11 @@ import torch
 from torch import Tensor
 
 from hdnn_dist.exchange.halo import HaloBuffer
-from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.kernels.cuda.graphs import GraphedStepper
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.expanded import Expanded
 from hdnn_dist.propagation.state import Parts, drift_of, feature_major, sample_major
-from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
+from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper, located
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.weights.role_products import RoleProduct
 
@@ -66,7 +63,7 @@ class SharedStepper:
         """As ``Stepper.forward``."""
         for part, rows in self._split(feature_major(x)).items():
             self._parts[part].copy_(rows)
-        with self._named("forward pass"):
+        with located("forward pass", lambda: self._at):
             for number in layers:
                 for half in self.system.architecture.layer:
                     self._at = number, half
@@ -78,7 +75,7 @@ class SharedStepper:
         """As ``Stepper.backward``; the gradient of the weights is that of the agents here."""
         state, grad = self._split(feature_major(saved.y)), self._split(feature_major(grad_y))
         total = torch.zeros_like(saved.weights.blocks)
-        with self._named("backward pass"):
+        with located("backward pass", lambda: self._at):
             for number in reversed(saved.layers):
                 for half in reversed(self.system.architecture.layer):
                     self._at = number, half
@@ -187,12 +184,3 @@ class SharedStepper:
     @cached_property
     def _returned_wide(self) -> HaloBuffer:
         return self._product.buffer(2 * self.width, self._dtype)
-
-    @contextmanager
-    def _named(self, direction: str) -> Iterator[None]:
-        try:
-            yield
-        except TransportError as error:
-            number, half = self._at
-            at = f"layer {number}, half-step {half.source} -> {half.target}"
-            raise TransportError(f"{direction}, {at}: {error}") from error

@@ -11,8 +11,8 @@ u = h C^T g is the gradient that enters a half-step, f = F(source), v = dF^T u t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.exchange.world import TransportError
+from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.half_steps import HalfSteps, Stage
 from hdnn_dist.propagation.state import Parts, State, drift_of, feature_major, sample_major
 from hdnn_dist.propagation.system import LayerWeights, System, Weights
@@ -159,11 +160,16 @@ class Stepper(ABC):
     def _enter(self, number: int, stage: Stage) -> None:
         self._at = number, stage.half
 
-    @contextmanager
-    def _named(self, direction: str) -> Iterator[None]:
-        try:
-            yield
-        except TransportError as error:
-            number, half = self._at
-            at = f"layer {number}, half-step {half.source} -> {half.target}"
-            raise TransportError(f"{direction}, {at}: {error}") from error
+    def _named(self, direction: str) -> AbstractContextManager[None]:
+        return located(direction, lambda: self._at)
+
+
+@contextmanager
+def located(direction: str, at: Callable[[], tuple[int, HalfStep]]) -> Iterator[None]:
+    """An exchange that fails says in which pass it was, and ``at`` which layer and half-step."""
+    try:
+        yield
+    except TransportError as error:
+        number, half = at()
+        where = f"layer {number}, half-step {half.source} -> {half.target}"
+        raise TransportError(f"{direction}, {where}: {error}") from error
