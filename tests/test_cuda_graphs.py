@@ -194,7 +194,7 @@ def test_shared_weights(architecture: str) -> None:
     """Without a copy for each agent, replayed, beside the portable pass with copies; the ledger hears of as much."""
     nets = [
         HDNN(place(GRAPH, WORLD), 4, 3, 0.3, architecture, shared=True, dtype=torch.float64, kernel=kernel)
-        for kernel in ("torch", "auto")
+        for kernel in ("torch", "shared")
     ]
     assert isinstance(nets[1]._passes.stepper(2, torch.float64), cuda_graphs.GraphedStepper)
     assert nets[1].kernel_for(2) == "shared"

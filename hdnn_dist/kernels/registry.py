@@ -79,7 +79,7 @@ KERNELS = [
     Kernel(
         "shared",
         "hdnn_dist.kernels.shared",
-        {"cpu": (AUTO, "shared"), "cuda": (AUTO, "shared")},
+        {"cpu": (AUTO, "shared"), "cuda": ("shared",)},
         whole=False,
         shares=True,
     ),
