@@ -29,7 +29,10 @@ RECENT = 50  # steps
 
 
 class Results:
-    """Of batches, one after another: how many samples, their mean loss and how many were right, on their device."""
+    """Of batches, one after another: how many samples, their mean loss and how many were right, on their device.
+
+    ``told``: (batches, 2), as the method of that name gives it, of those that ``sizes`` are of.
+    """
 
     def __init__(self, sizes: Sequence[int] = (), told: torch.Tensor | None = None) -> None:
         self.sizes, self._told = list(sizes), Rows()
@@ -40,7 +43,7 @@ class Results:
         return len(self.sizes)
 
     def append(self, size: int, loss: torch.Tensor, correct: torch.Tensor) -> None:
-        """One more; both tensors are of one number."""
+        """One more batch; ``loss`` and ``correct`` are scalars."""
         self.sizes.append(size)
         self._told.append(torch.stack([loss.detach().double(), correct.double()]).unsqueeze(0))
 
