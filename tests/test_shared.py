@@ -264,3 +264,13 @@ def test_a_mistake_is_told_in_one_line(mistake: str) -> None:
 def test_directions(graph: CommunicationGraph, expected: dict[tuple[int, int], str]) -> None:
     rows, columns = torch.tensor(list(expected)).T.numpy()
     assert shared_ranks.labels_of(graph, "direction", rows, columns).tolist() == list(expected.values())
+
+
+@pytest.mark.parametrize(
+    ("agents", "features", "samples", "kernel"),
+    [(60, 32, 4, "shared"), (60, 32, 17, "fused"), (8, 32, 4, "fused")],
+)
+def test_copies_are_made_where_they_pay(agents: int, features: int, samples: int, kernel: str) -> None:
+    """Of few blocks, or of blocks that are smaller than what they act on."""
+    net = HDNN(place(CommunicationGraph.ring(agents), ALONE), features, 2, STEP, shared=True)
+    assert net.kernel_for(samples) == kernel

@@ -21,6 +21,7 @@ from hdnn_dist.propagation.system import System
 from hdnn_dist.support.arguments import one_line, shown, unknown
 
 AUTO, PORTABLE = "auto", "torch"
+FEW = 20_000  # numbers of one K on a rank; to copy them takes what the operations without copies take to be called
 TILES = tuple(32 << n for n in range(6))  # columns
 
 
@@ -160,9 +161,11 @@ def portable_stepper(system: System, width: int, dtype: torch.dtype) -> Stepper:
     return stepper(system, width, dtype)
 
 
-def _wide(system: System, width: int) -> bool:
-    """Whether blocks, copied for each agent, are smaller than what they act on: then what does not copy is slower."""
-    return width > int(system.layers.layouts[0].halo.sizes.max())
+def _copies_pay(system: System, width: int) -> bool:
+    """Whether blocks, copied for each agent, are smaller than what they act on, or few; the same on every rank."""
+    layout = system.layers.layouts[0]
+    m, ranks = int(layout.halo.sizes.max()), layout.halo.agents.world.size
+    return width > m or len(layout.pattern) * m * m < FEW * ranks
 
 
 def _expanded(system: System, made: Propagator) -> Propagator:
@@ -176,7 +179,7 @@ def _first(system: System, portable: Stepper, kernel: str) -> Propagator | str:
     device = system.layers.layouts[0].device
     made: Propagator | str = f"there is none of that name for networks on {device}"
     for known in KERNELS:
-        slower = kernel == AUTO and known.shares and _wide(system, portable.width)
+        slower = kernel == AUTO and known.shares and _copies_pay(system, portable.width)
         if kernel in known.asked.get(device.type, ()) and not slower:
             made = known.attempt(system, portable)
             if not isinstance(made, str):
