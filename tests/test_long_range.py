@@ -12,7 +12,7 @@ from hdnn_dist import HDNN, connect, place
 from hdnn_dist.experiments.graph_batches import LESSONS, GraphSet, diameters
 from hdnn_dist.experiments.graph_head import SIZE
 from hdnn_dist.experiments.long_range import EXPERIMENT
-from hdnn_dist.experiments.many_graphs import FIRST, _steps, errors, train_on_graphs
+from hdnn_dist.experiments.many_graphs import TAUGHT, _steps, errors, train_on_graphs
 from hdnn_dist.graph.families import FAMILIES, draw_graphs
 from hdnn_dist.graph.union import union
 
@@ -86,7 +86,7 @@ def test_lessons_come_first_and_their_graphs_grow() -> None:
     steps = 40
     taught = [batch for batch, _ in _steps(graphs, config.seed, steps)]
     lessons = [batch for lesson in graphs.lessons for batch in lesson]
-    assert [any(batch is other for other in lessons) for batch in taught] == [n < FIRST * steps for n in range(steps)]
+    assert [any(batch is other for other in lessons) for batch in taught] == [n < TAUGHT * steps for n in range(steps)]
     assert {id(batch) for batch in taught[: steps // 2]} == {id(batch) for batch in lessons}
 
 

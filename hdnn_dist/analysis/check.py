@@ -184,7 +184,7 @@ def _cost(config: Config, graph: CommunicationGraph, T: Pattern | None, about: D
             return None
     shallow = config.model_copy(update={"network": config.network.model_copy(update={"layers": 1})})
     net = model(shallow, about, place(graph, connect("local"))).net
-    require_weights(config.network.layers, config.network.layers * net.weights.numel())
+    require_weights(config.network.layers, config.network.layers * prod(net.stack.shape))
     return cost_of(net, config.batch_size * prod(positions_of(config, about)))
 
 

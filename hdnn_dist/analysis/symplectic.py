@@ -49,7 +49,7 @@ def _own(net: HDNN) -> Tensor | None:
 
 def _canonical_of(net: HDNN) -> Tensor | None:
     n = int(net.features.sum())
-    return canonical(n, net.weights) if n % 2 == 0 else None
+    return canonical(n, net.trained_weights) if n % 2 == 0 else None
 
 
 def canonical(n: int, like: Tensor) -> Tensor:

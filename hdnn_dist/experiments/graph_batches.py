@@ -5,7 +5,7 @@ Every batch is a network of its own, with the weights of the first one. Samples 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,7 +27,6 @@ from hdnn_dist.training.config import Config
 
 DRAWN = "drawn"
 UNIT = 10.0  # hops; what is learned is a distance in this unit
-SHOWN = 1.0
 SAMPLES = 4  # of every graph in a step, where they differ by their sources
 NEIGHBOURS = 5  # an agent knows how many it has, up to this number
 TEST = 4  # every so many rounds through the families, one is for test
@@ -57,15 +56,15 @@ class Batch:
     def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Inputs (samples, features of all agents) and targets (samples, asked), in hops.
 
-        The two numbers of an agent, and 1 in the place of how many neighbours it has, in ``SHOWN``, are the first ones
-        of both of its halves; zeros follow.
+        The two numbers of an agent, and 1 in the place of how many neighbours it has, are the first ones of both of
+        its halves; zeros follow.
         """
         samples = SAMPLES if self.task in WITH_SOURCE else 1
         drawn = [draw_samples(self.task, graph, samples, random) for graph in self.graphs]
         known, targets = (np.concatenate(part, axis=1) for part in zip(*drawn, strict=True))
         known = np.concatenate([known, np.broadcast_to(self._degrees, (samples, *self._degrees.shape))], axis=2)
         x = self.net.trained_weights.new_zeros(*known.shape[:2], 2, self.head.features // 2)
-        x[..., : known.shape[-1]] = SHOWN * torch.as_tensor(known)[:, :, np.newaxis]
+        x[..., : known.shape[-1]] = torch.as_tensor(known)[:, :, np.newaxis]
         wanted = targets[:, self.joined.starts[:-1]] if self.task in OF_GRAPHS else targets
         return x.flatten(1), torch.as_tensor(wanted).to(x)
 
@@ -107,16 +106,12 @@ class GraphSet:
         self.train = self._batches([g for g, n in zip(graphs, rounds, strict=True) if n % TEST < TEST - 1])
         self.test = self._batches([g for g, n in zip(graphs, rounds, strict=True) if n % TEST == TEST - 1])
         count = max(families, len(graphs) // (LESSONS * families) * families)
-        self.lessons = (
-            []
-            if first is None
-            else [
-                self._batches(
-                    draw_graphs(count, config.seed + number, (first, first + (most - first) * number // LESSONS))
-                )
-                for number in range(1, LESSONS + 1)
-            ]
-        )
+        self.lessons = [] if first is None else list(self._lessons(count, first, most))
+
+    def _lessons(self, count: int, first: int, most: int) -> Iterator[list[Batch]]:
+        for number in range(1, LESSONS + 1):
+            bounds = first, first + (most - first) * number // LESSONS
+            yield self._batches(draw_graphs(count, self._config.seed + number, bounds))
 
     def _batches(self, graphs: Sequence[CommunicationGraph]) -> list[Batch]:
         size = self._config.batch_size

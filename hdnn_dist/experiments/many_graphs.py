@@ -19,7 +19,7 @@ from hdnn_dist.model.clipping import clip_grad_norm_
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.divergence import DivergenceError
 
-FIRST = 0.5  # the share of the steps in which lessons are taught, if there are any
+TAUGHT = 0.5  # the share of the steps in which lessons are taught, if there are any
 TRAINING, TESTING, KNOWN = range(3)  # what is drawn
 
 Errors = dict[str, float]
@@ -76,7 +76,7 @@ def _median(batches: list[Batch], seed: int) -> float:
 def _steps(graphs: GraphSet, seed: int, steps: int) -> Iterator[tuple[Batch, np.random.Generator]]:
     """The batch of each step, with what draws its samples: of the lessons, one lesson after the other, then of all."""
     for step in range(steps):
-        lesson = int(step / (FIRST * steps) * len(graphs.lessons)) if graphs.lessons else 0
+        lesson = int(step / (TAUGHT * steps) * len(graphs.lessons)) if graphs.lessons else 0
         batches = graphs.lessons[lesson] if lesson < len(graphs.lessons) else graphs.train
         epoch, place = divmod(step, len(batches))
         number = int(shuffled(len(batches), seed, epoch)[place])

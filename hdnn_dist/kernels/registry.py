@@ -69,6 +69,8 @@ class Kernel:
             return f"it does not know the activation {system.activation.name!r}"
         if strange:
             return f"it does not know the vector field {strange[0]}"
+        if self.shares and system.sharing is None:
+            return "weights are of each agent"
         if self.whole and not system.whole:
             return "it needs all agents in one process, and one graph for all layers"
         return None

@@ -18,7 +18,7 @@ from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.kernels.cuda.graphs import GraphedStepper
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.expanded import Expanded
-from hdnn_dist.propagation.state import Parts, drift_of, feature_major, sample_major
+from hdnn_dist.propagation.state import Parts, drift_of, feature_major, join, sample_major, split
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper, located
 from hdnn_dist.propagation.system import System, Weights
 from hdnn_dist.weights.role_products import RoleProduct
@@ -26,8 +26,6 @@ from hdnn_dist.weights.role_products import RoleProduct
 
 def misfit(system: System) -> str | None:
     """Why a system cannot be propagated here, or ``None``."""
-    if system.sharing is None:
-        return "weights are of each agent"
     if system.architecture.simultaneous or system.coupling.kind != "identity" or not system.layers.alike:
         return "shared weights are expanded for forward Euler, couplings and a graph for each layer"
     return None
@@ -61,19 +59,18 @@ class SharedStepper:
 
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
-        for part, rows in self._split(feature_major(x)).items():
-            self._parts[part].copy_(rows)
+        state = self._enter(x)
         with located("forward pass", lambda: self._at):
             for number in layers:
                 for half in self.system.architecture.layer:
                     self._at = number, half
                     f = self._forward(half, self._blocks(weights.blocks, number, half))
-                    self._parts[half.target].add_(f, alpha=half.scale(self.system.step))
-        return Saved(x, sample_major(self._join(self._parts), x.shape), weights, layers, [])
+                    state[half.target].add_(f, alpha=half.scale(self.system.step))
+        return Saved(x, sample_major(self._join(state), x.shape), weights, layers, [])
 
     def backward(self, saved: Saved, grad_y: Tensor, of_input: bool = True) -> Gradients:
         """As ``Stepper.backward``; the gradient of the weights is that of the agents here."""
-        state, grad = self._split(feature_major(saved.y)), self._split(feature_major(grad_y))
+        state, grad = self._enter(saved.y), self._split(grad_y)
         total = torch.zeros_like(saved.weights.blocks)
         with located("backward pass", lambda: self._at):
             for number in reversed(saved.layers):
@@ -81,7 +78,7 @@ class SharedStepper:
                     self._at = number, half
                     at, into = (self._blocks(flat, number, half) for flat in (saved.weights.blocks, total))
                     u = grad[half.target] * half.scale(self.system.step)
-                    f, v = self._reverse(half, at, into, state[half.source], u)
+                    f, v = self._reverse(half, at, into, u)
                     state[half.target].sub_(f, alpha=half.scale(self.system.step))
                     grad[half.source].add_(v)
         drift = drift_of(feature_major(saved.x), self._join(state))
@@ -95,26 +92,26 @@ class SharedStepper:
         if alpha:
             z = product.read(at.W, x)[0].mul_(alpha)
         else:
-            z = product.give_back(at.W, product.local(x), self._returned).clone().mul_(beta)
+            z = product.give_back(at.W, product.local(x), self._returned).mul(beta)
         self.system.activation.apply_(z.add_(at.b))
         return product.give_back(at.W, z, self._returned) if half.field.gradient else z
 
-    def _reverse(self, half: HalfStep, at: Blocks, into: Blocks, x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """(f, v), (agents * width, m) each, from x and u of that shape, adding to ``into``."""
+    def _reverse(self, half: HalfStep, at: Blocks, into: Blocks, u: Tensor) -> tuple[Tensor, Tensor]:
+        """(f, v), (agents * width, m) each, from the source and u of that shape, adding to ``into``."""
+        x = self._parts[half.source]
         if half.field.gradient:
             return self._reverse_gradient(at, into, x, u)
         product, (alpha, beta) = self._product, half.field.coefficients
         if alpha:
-            product.local(self._narrow).copy_(x)
-            s, reads = product.read(at.W, self._narrow)
+            s, reads = product.read(at.W, self._buffers[half.source])
             self.system.activation.both_(s.mul_(alpha).add_(at.b), u)
             product.accumulate(into.W, u, reads, alpha)
             v = product.give_back(at.W, u, self._returned).mul_(alpha)
         else:
             s = product.give_back(at.W, x, self._returned).mul(beta).add_(at.b)
             self.system.activation.both_(s, u)
-            product.local(self._narrow).copy_(u)
-            v, reads = product.read(at.W, self._narrow)
+            product.local(self._entering).copy_(u)
+            v, reads = product.read(at.W, self._entering)
             product.accumulate(into.W, x, reads, beta)
             v.mul_(beta)
         into.b.add_(u.sum(0))
@@ -143,22 +140,24 @@ class SharedStepper:
         W = flat[: roles * m * m].view(roles, m, m)
         return Blocks(W, flat[roles * m * m :].view(-1, m)[half.bias])
 
-    def _split(self, whole: Tensor) -> Parts:
-        """The parts of a state (local features, width), as new tensors (agents * width, m)."""
-        m, agents = self._table.rows, self._product.agents
-        return {
-            part: whole.index_select(0, rows).view(agents, m, self.width).mT.reshape(-1, m)
-            for part, rows in self.system.rows.items()
-        }
+    def _enter(self, x: Tensor) -> Parts:
+        """Put the state x (batch, local features, positions...) into the buffers; its parts there."""
+        for part, rows in self._split(x).items():
+            self._parts[part].copy_(rows)
+        return self._parts
+
+    def _split(self, x: Tensor) -> Parts:
+        """The parts of a state (batch, local features, positions...), as new tensors (agents * width, m)."""
+        parts = split(feature_major(x), self.system.rows)
+        return {part: self._turned(rows, self._table.rows) for part, rows in parts.items()}
 
     def _join(self, parts: Parts) -> Tensor:
         """A new state (local features, width) from its parts."""
-        m, agents = self._table.rows, self._product.agents
-        like = next(iter(parts.values()))
-        whole = like.new_empty(sum(len(rows) for rows in self.system.rows.values()), self.width)
-        for part, rows in self.system.rows.items():
-            whole.index_copy_(0, rows, parts[part].view(agents, self.width, m).mT.reshape(-1, self.width))
-        return whole
+        return join({part: self._turned(rows, self.width) for part, rows in parts.items()}, self.system.rows)
+
+    def _turned(self, rows: Tensor, m: int) -> Tensor:
+        """(agents * m, n) -> (agents * n, m): what stands there for each agent, transposed."""
+        return rows.view(self._product.agents, m, -1).mT.reshape(-1, m)
 
     @cached_property
     def _buffers(self) -> dict[str, HaloBuffer]:
@@ -166,7 +165,7 @@ class SharedStepper:
 
     @cached_property
     def _parts(self) -> Parts:
-        """The state of the forward pass, in the buffers."""
+        """The state, in the buffers."""
         return {part: self._product.local(buffer) for part, buffer in self._buffers.items()}
 
     @cached_property
@@ -174,7 +173,7 @@ class SharedStepper:
         return self._product.buffer(self.width, self._dtype)
 
     @cached_property
-    def _narrow(self) -> HaloBuffer:
+    def _entering(self) -> HaloBuffer:
         return self._product.buffer(self.width, self._dtype)
 
     @cached_property

@@ -138,12 +138,12 @@ class NetworkWeights(nn.Module):
         """
         check_dense(K, b, self.layers, int(self.features.sum()))
         with torch.no_grad():
-            if self.shared is None or self.sharing is None:
+            if self.sharing is None:
                 self._take(K, b, self.weights)
             else:
                 with agreed(self.tree):
                     taken = self._take(K, b, self.weights)
-                tie(self.sharing, self.tree, taken, self.shared.roles)
+                tie(self.sharing, self.tree, taken, self.trained_weights)
 
     def _take(self, K: Tensor, b: Tensor, into: Tensor) -> Tensor:
         for layer, view in self._by_layer():

@@ -5,7 +5,7 @@ A state is (batch, features, positions...) for the user and (features, width) in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -65,6 +65,20 @@ def feature_major(x: Tensor) -> Tensor:
 def sample_major(x: Tensor, shape: torch.Size) -> Tensor:
     """The inverse: (features, width) -> ``shape``, (batch, features, positions...)."""
     return x.reshape(shape[1], shape[0], *shape[2:]).movedim(0, 1).contiguous()
+
+
+def split(whole: Tensor, rows: Mapping[str, Tensor]) -> Parts:
+    """The parts of a state (features, width), as new tensors; ``rows``: (rows,) of each part in it."""
+    return {part: whole.index_select(0, own) for part, own in rows.items()}
+
+
+def join(parts: Parts, rows: Mapping[str, Tensor]) -> Tensor:
+    """A new state (features, width) from its parts, the inverse of ``split``."""
+    like = next(iter(parts.values()))
+    whole = like.new_empty(sum(len(own) for own in rows.values()), like.shape[1])
+    for part, own in rows.items():
+        whole.index_copy_(0, own, parts[part])
+    return whole
 
 
 def drift_of(x: Tensor, rebuilt: Tensor) -> Tensor:

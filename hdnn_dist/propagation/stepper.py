@@ -23,7 +23,7 @@ from hdnn_dist.exchange.halo import HaloBuffer
 from hdnn_dist.exchange.world import TransportError
 from hdnn_dist.propagation.architectures import HalfStep
 from hdnn_dist.propagation.half_steps import HalfSteps, Stage
-from hdnn_dist.propagation.state import Parts, State, drift_of, feature_major, sample_major
+from hdnn_dist.propagation.state import Parts, State, drift_of, feature_major, join, sample_major, split
 from hdnn_dist.propagation.system import LayerWeights, System, Weights
 
 CACHED_LAYOUTS = 16
@@ -147,15 +147,11 @@ class Stepper(ABC):
 
     def _split(self, whole: Tensor) -> Parts:
         """The parts of a state, as new tensors."""
-        return {part: whole.index_select(0, rows) for part, rows in self.system.rows.items()}
+        return split(whole, self.system.rows)
 
     def _join(self, parts: Parts) -> Tensor:
         """A new state from its parts."""
-        like = next(iter(parts.values()))
-        whole = like.new_empty(sum(len(rows) for rows in self.system.rows.values()), self.width)
-        for part, rows in self.system.rows.items():
-            whole.index_copy_(0, rows, parts[part])
-        return whole
+        return join(parts, self.system.rows)
 
     def _enter(self, number: int, stage: Stage) -> None:
         self._at = number, stage.half

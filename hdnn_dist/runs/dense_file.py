@@ -181,7 +181,7 @@ def _readout(saved: SavedRun) -> Tensors:
 
 def _entering(saved: SavedRun) -> Tensors:
     """From the columns of the data set to the first state."""
-    order, like = _order(saved.net), saved.net.weights
+    order, like = _order(saved.net), saved.net.trained_weights
     mean, std = scaling(saved.statistics, saved.columns, saved.about.columns)
     targets = target_scaling(saved.head, saved.statistics)
     scales = {"mean": mean, "std": std, "target_mean": targets[0], "target_std": targets[1]}

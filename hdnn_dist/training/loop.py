@@ -31,7 +31,7 @@ RECENT = 50  # steps
 class Results:
     """Of batches, one after another: how many samples, their mean loss and how many were right, on their device.
 
-    ``told``: (batches, 2), as the method of that name gives it, of those that ``sizes`` are of.
+    ``sizes`` and ``told``, (batches, 2) as the method gives it: of those that are known already.
     """
 
     def __init__(self, sizes: Sequence[int] = (), told: torch.Tensor | None = None) -> None:

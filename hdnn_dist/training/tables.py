@@ -106,7 +106,7 @@ def table_samples(opened: OpenedTable, config: Config, net: HDNN, columns: Colum
 
 
 def _inputs(rows: Rows, index: np.ndarray, net: HDNN) -> Tensor | StoredRows:
-    stored = StoredRows(rows, np.flatnonzero(index >= 0), len(index), net.weights.detach())
+    stored = StoredRows(rows, np.flatnonzero(index >= 0), len(index), net.trained_weights.detach())
     return _in_memory(stored) if isinstance(rows, MemoryRows) else stored
 
 
@@ -115,7 +115,9 @@ def _labels(part: Part, net: HDNN) -> Tensor | StoredRows | None:
     if part.targets is not None:
         if not part.targets.columns:
             return None
-        stored = StoredRows(part.targets, np.arange(part.targets.columns), part.targets.columns, net.weights.detach())
+        stored = StoredRows(
+            part.targets, np.arange(part.targets.columns), part.targets.columns, net.trained_weights.detach()
+        )
         return _in_memory(stored) if isinstance(part.targets, MemoryRows) else stored
     if part.labels is None:
         return None
@@ -129,7 +131,7 @@ def _unit(statistics: Statistics, net: HDNN) -> tuple[Tensor, Tensor] | None:
     if not scaled:
         return None
     mean, std = (np.concatenate([own[name] for own in scaled]) for name in ("target_mean", "target_std"))
-    return torch.as_tensor(mean).to(net.weights.detach()), torch.as_tensor(std).to(net.weights.detach())
+    return torch.as_tensor(mean).to(net.trained_weights.detach()), torch.as_tensor(std).to(net.trained_weights.detach())
 
 
 def _in_memory(stored: StoredRows) -> Tensor:

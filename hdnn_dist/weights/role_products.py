@@ -50,7 +50,9 @@ class RoleProduct:
         self.halo, self.m = table.layout.halo, table.rows
         pairs = table.pairs()
         self.agents, self.present = self.halo.rows // self.m, (self.halo.rows + self.halo.halo_rows) // self.m
-        self._roles = [self._role(pairs.of_role(role), table) for role in range(table.roles)]
+        roles = {number: self._role(pairs.of_role(number), table) for number in range(table.roles)}
+        self._own = [number for number, role in roles.items() if role is None]
+        self._of_others = [(number, role) for number, role in roles.items() if role is not None]
 
     def buffer(self, width: int, dtype: torch.dtype) -> HaloBuffer:
         """For ``width`` samples of every block that is present here."""
@@ -63,31 +65,27 @@ class RoleProduct:
     def read(self, W: Tensor, x: HaloBuffer) -> tuple[Tensor, list[Tensor]]:
         """(K x, what W acted on by roles), all (agents * width, m), from the agents' own x, which is gathered."""
         x.begin_gather()
-        z, reads = torch.empty_like(self.local(x)), []
-        self._own(W, self.local(x), z)
+        own = self.local(x)
+        z, reads = torch.empty_like(own), [own] * len(W)
+        self._alone(W, own, z)
         x.end_gather()
-        for block, role in zip(W, self._roles, strict=True):
-            if role is None:
-                reads.append(self.local(x))
-            else:
-                reads.append(role.reads.of(x.data.view(self.present, -1)).view_as(z))
-                z.addmm_(reads[-1], block.T)
+        for number, role in self._of_others:
+            reads[number] = role.reads.of(x.data.view(self.present, -1)).view_as(z)
+            z.addmm_(reads[number], W[number].T)
         return z, reads
 
     def give_back(self, W: Tensor, y: Tensor, f: HaloBuffer) -> Tensor:
         """K^T y, (agents * width, m), as a view of f, from y of that shape: what others' blocks get is sent to them."""
-        parts = [None if role is None else (y @ block).view(self.agents, -1) for block, role in self._by_role(W)]
+        parts = [((y @ W[number]).view(self.agents, -1), role) for number, role in self._of_others]
         if len(f.halo):
             f.halo.zero_()
-            for part, (_, role) in zip(parts, self._by_role(W), strict=True):
-                if part is not None and role is not None:
-                    f.halo.view(self.present - self.agents, -1).add_(role.of_others.of(part))
+            for part, role in parts:
+                f.halo.view(self.present - self.agents, -1).add_(role.of_others.of(part))
         f.begin_scatter_add()
         returned = self.local(f)
-        self._own(W.mT, y, returned)
-        for part, (_, role) in zip(parts, self._by_role(W), strict=True):
-            if part is not None and role is not None:
-                f.local.view(self.agents, -1).add_(role.own.of(part))
+        self._alone(W.mT, y, returned)
+        for part, role in parts:
+            f.local.view(self.agents, -1).add_(role.own.of(part))
         f.end_scatter_add()
         return returned
 
@@ -97,16 +95,12 @@ class RoleProduct:
         for into, read in zip(grad, reads, strict=True):
             into.addmm_(y.T, read, alpha=scale)
 
-    def _own(self, W: Tensor, x: Tensor, out: Tensor) -> None:
+    def _alone(self, W: Tensor, x: Tensor, out: Tensor) -> None:
         """out = the sum over roles in which agents read themselves alone, (agents * width, m)."""
-        own = [block for block, role in self._by_role(W) if role is None]
-        if not own:
+        if not self._own:
             out.zero_()
-        for number, block in enumerate(own):
-            torch.addmm(out, x, block.T, beta=float(number > 0), out=out)
-
-    def _by_role(self, W: Tensor) -> list[tuple[Tensor, _Role | None]]:
-        return list(zip(W, self._roles, strict=True))
+        for place, number in enumerate(self._own):
+            torch.addmm(out, x, W[number].T, beta=float(place > 0), out=out)
 
     def _role(self, pairs: LocalPairs, table: RoleTable) -> _Role | None:
         _, readers, blocks, coefficients = pairs
