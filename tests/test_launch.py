@@ -59,6 +59,23 @@ def check_same_everywhere(folder: Path, settings: list[str], jobs: Collection[st
         assert (summary["wire_messages_per_step"] > 0) == (JOBS[job] > 1)
 
 
+WITHOUT_ITS_COMPILER = """
+import sys, hdnn_dist.cli
+sys.argv[1:] = ["train", "--set", "epochs=1", "--set", "network.layers=4", "--run-dir", sys.argv[1]]
+try:
+    hdnn_dist.cli.main()
+finally:
+    print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_a_training_imports_no_compiler_of_torch(tmp_path: Path) -> None:
+    """It takes longer to import than all the rest, on every rank, and compiles nothing here."""
+    command = [sys.executable, "-c", WITHOUT_ITS_COMPILER, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=True)
+    assert ended.stdout.splitlines()[-1] == "False"
+
+
 def test_the_first_line_and_the_summary_say_what_carries_the_edges(tmp_path: Path) -> None:
     settings = ["--set", "links=network", "--set", "epochs=0", "--set", "network.layers=1"]
     process = run("torchrun", 2, "-m", "hdnn_dist", "train", *settings, "--run-dir", str(tmp_path))

@@ -243,9 +243,29 @@ class TestOptimizers:
         """Ranks that do not read hold empty parameters, which a fused optimiser cannot step."""
         full, empty = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(0))
         optimizer = make_optimizer(OptimizerConfig(name=name, weight_decay=0.25), [full, empty])
-        assert type(optimizer) is kind
+        assert isinstance(optimizer, kind)
         assert [parameter.shape for parameter in optimizer.param_groups[0]["params"]] == [(3,)]
         assert optimizer.param_groups[0]["weight_decay"] == 0.25
+
+    @pytest.mark.parametrize(
+        ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+    )
+    def test_steps_are_those_of_torch(self, name: Any, kind: Any) -> None:
+        """Bit for bit, and on from a saved state; ours go without torch's guards against its compiler."""
+        ours, other = (nn.Parameter(torch.linspace(-1, 1, 7)) for _ in range(2))
+        config = OptimizerConfig(name=name, weight_decay=0.25)
+        momentum = {"momentum": config.momentum} if name == "sgd" else {}
+        optimizer = make_optimizer(config, [ours])
+        expected = kind([other], lr=config.learning_rate, weight_decay=0.25, fused=True, **momentum)
+        for step in range(4):
+            for one, parameter in ((optimizer, ours), (expected, other)):
+                one.zero_grad()
+                (parameter**3).sum().backward()
+                one.step()
+            assert torch.equal(ours, other), step
+            saved = optimizer.state_dict()
+            optimizer = make_optimizer(config, [ours])
+            optimizer.load_state_dict(saved)
 
     @pytest.mark.parametrize("schedule", ["one_cycle", "constant"])
     def test_the_readout_can_have_a_rate_of_its_own(self, schedule: Any) -> None:

@@ -41,6 +41,7 @@ from hdnn_dist.kernels.layouts import LayoutTables
 from hdnn_dist.kernels.programs import Programs
 from hdnn_dist.propagation.stepper import Gradients, Propagator, Saved, Stepper
 from hdnn_dist.propagation.system import System, Weights
+from hdnn_dist.support.uncompiled import uncompiled
 
 PAGE = 4096  # bytes
 RANGES_PER_THREAD = 4
@@ -121,7 +122,7 @@ class CompiledStepper:
         costs = slowest(Costs(*exchange_seconds(halo, self._columns, self._dtype), compute), collect)
         self.fly(Flight(self._columns, chosen(self._tiles, costs)))
 
-    @torch.compiler.disable
+    @uncompiled
     def forward(self, x: Tensor, weights: Weights, layers: range, store: bool) -> Saved:
         """As ``Stepper.forward``."""
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
