@@ -169,7 +169,9 @@ class TestCommand:
     def test_the_front_of_a_wave_keeps_to_its_line(
         self, architecture: str, graph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It runs beside it, ahead by the few hops by which 1 % of a packet is: they grow at first, then hardly."""
+        """It runs beside it, ahead by the few hops by which 1 % of a packet is: they grow at first, then hardly. Biases,
+        by which tanh is not steepest, hold it back by less than a hop.
+        """
         drawn: list[Panel] = []
         monkeypatch.setattr(analysing, "draw_transport", lambda panels, path, **_: drawn.extend(panels))
         network = (f"graph={graph}", "network.layers=40", "network.step=0.5", f"network.architecture={architecture}")
@@ -177,7 +179,7 @@ class TestCommand:
         assert [panel.speed is None for panel in drawn] == [True, True, False]
         wave, layers = drawn[2], np.arange(12, 37)
         assert np.polyfit(layers, wave.front[layers], 1)[0] == pytest.approx(wave.speed, rel=0.15)
-        assert (wave.front[layers] > wave.speed * layers).all()
+        assert (wave.front[layers] > wave.speed * layers - 1).all()
 
     def test_a_run_is_seen_before_and_after_training(self, trained: Path, tmp_path: Path, titles: list[str]) -> None:
         """Before it is what its config says, in its own folder; from agent 0, for all are read, or from another."""

@@ -378,6 +378,22 @@ class TestReproduce:
         result = reproduce("tiny", "--seeds", "1", "--data-root", "elsewhere")
         assert "2 of 2 trainings are on record already" in result.stderr
 
+    def test_what_a_wave_would_be_is_no_part_of_other_records(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A default of waves that changes leaves the results of other first weights as they are."""
+        assert reproduce("tiny", "--seeds", "1").exit_code == 0
+        monkeypatch.setitem(EXPERIMENTS, "tiny", tiny("network.courant=0.5", "network.initial=wave"))
+        assert "are on record already" not in reproduce("tiny", "--seeds", "1").stderr
+        monkeypatch.setitem(EXPERIMENTS, "tiny", tiny("network.courant=0.7", "network.initial=wave"))
+        assert "are on record already" not in reproduce("tiny", "--seeds", "1").stderr
+        path = here / "docs/results/tiny.jsonl"
+        earlier = path.read_text().replace('"initial": "normal"', '"initial": "normal", "courant": 0.5')
+        assert earlier.count('"courant": 0.5') == 2 + 2
+        path.write_text(earlier)
+        monkeypatch.setitem(EXPERIMENTS, "tiny", tiny())
+        assert "2 of 2 trainings are on record already" in reproduce("tiny", "--seeds", "1").stderr
+
     def test_processes_give_the_same_results(self, here: Path) -> None:
         for jobs in ("1", "2"):
             result = reproduce("tiny", "--seeds", "1", "--jobs", jobs, "--out", f"jobs{jobs}")

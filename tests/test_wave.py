@@ -38,6 +38,12 @@ def network(graph: CommunicationGraph = RING, features: object = 2, layers: int 
     return HDNN(place(graph, WORLD), features, layers, **about)
 
 
+@pytest.fixture
+def unbiased(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waves of W alone, whose layers are one linear map for small states."""
+    monkeypatch.setattr(wave, "BIAS", 0.0)
+
+
 def response(net: HDNN, source: int, target: int) -> Tensor:
     """(features of the target, of the source): what a small change of one agent does to another."""
     owner = np.repeat(np.arange(len(net.features)), net.features)
@@ -64,6 +70,7 @@ def test_courant_is_half_the_largest_frequency_times_h(architecture: str, graph:
     assert found == pytest.approx(0.8) if isinstance(features, int) else found <= 0.8 + 1e-12
 
 
+@pytest.mark.usefixtures("unbiased")
 @pytest.mark.parametrize("architecture", ["H2", "MS1", "MS3"])
 def test_nothing_grows_below_the_courant_limit(architecture: str) -> None:
     """Powers of a layer stay bounded, as long as one likes; random weights of the same norm do not."""
@@ -71,6 +78,7 @@ def test_nothing_grows_below_the_courant_limit(architecture: str) -> None:
     assert norm(many) < 3 * max(1.0, norm(few))
 
 
+@pytest.mark.usefixtures("unbiased")
 def test_a_ring_carries_without_dispersion_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hops a layer, all that K^T K reads: the front of q arrives whole after d / 2 layers, whatever d."""
     monkeypatch.setattr(wave, "LAZY", 0.0)
@@ -88,6 +96,18 @@ def test_far_agents_are_reached(architecture: str, graph: str, source: int, targ
         return norm(response(net, source, target))
 
     assert size("wave") > 0.01 > 100 * size("scaled")
+
+
+@pytest.mark.parametrize("layers", [2, 8, 64])
+def test_biases_are_small_and_the_smaller_the_more_layers_there_are(layers: int) -> None:
+    """What they add in each layer adds up; without any, a network of tanh would be odd."""
+    net = network(RING, 6, layers)
+    biases = net.weights[..., net.layout.entries :].detach()
+    assert float(biases.std()) == pytest.approx(0.25 if layers <= 8 else 2 / layers, rel=0.1)
+    x = torch.ones(1, net.local_features, dtype=torch.float64)
+    assert not torch.allclose(net(-x), -net(x), atol=1e-3)
+    states = net(torch.zeros_like(x)).abs().max()
+    assert float(states) < 4
 
 
 @pytest.mark.parametrize("graph", ["uneven grid", "random"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hdnn_dist.experiments.cells import Result
+from hdnn_dist.model.first_weights import WAVE
 from hdnn_dist.training.config import Config
 from hdnn_dist.training.config_files import parse_config
 
@@ -50,14 +51,16 @@ def is_record(path: Path) -> bool:
 
 
 def _identity(config: Config) -> dict[str, Any]:
-    """Without what changes no result: where the data are, what carries messages, of which one process has none, and who
-    is told of epochs.
+    """Without what changes no result: where the data are, what carries messages, of which one process has none, who is
+    told of epochs, and what a wave would be where there is none.
     """
     values = config.model_dump(mode="json")
     for name in ("links", "tensorboard", "tracker", "tracker_project", "checkpoint"):
         del values[name]
     for name in ("root", "cache"):
         del values["data"][name]
+    if config.network.initial != WAVE:
+        del values["network"]["courant"], values["network"]["jitter"]
     return values
 
 

@@ -119,11 +119,11 @@ def _drawn(
 ) -> np.ndarray:
     """(layers, operators, entries) the first of them."""
     wave = first_wave(stack, architecture, first)
-    initial = first.initial if wave is None else "scaled"
+    initial = first.initial if wave is None else "normal"
     variance = fan_in(pairs, rows) * (2 if architecture.skew else 1)  # of A - A^T
     shape = (len(stack), stack.operators, rows, stack.layouts[0].biases)
     drawn = draw_roles(names, shape, seed_number(first.seed), initial, variance)
-    return drawn if wave is None else shared_wave(drawn, len(names), rows, wave, architecture.skew)
+    return drawn if wave is None else shared_wave(drawn, len(names), rows, variance, wave, architecture.skew)
 
 
 def _refuse_uneven(features: np.ndarray) -> None:

@@ -28,6 +28,7 @@ from hdnn_dist.weights.layers import Layers
 
 LAZY = 0.1  # without it agents at odd and at even distances would not hear of each other
 RANDOM_NORM = 2.0  # about that of random weights of variance 1/fan-in
+BIAS, SPREAD = 0.25, 8  # standard deviation of biases, and over how many layers there may be as much of them
 
 Block = Callable[[float, bool, int, int], Tensor]
 
@@ -44,17 +45,24 @@ class Wave:
 def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
     """The weights of all layers, float64, in the shape of ``draw_layers``: share ((1 - jitter) W + jitter Z), Z random.
 
-    Biases are zero: what they add in each layer would travel too, and grow. ``ValueError`` for a pattern that carries
-    nothing.
+    Biases are small, the smaller the more layers there are: what each adds travels too, and all of it adds up. Without
+    any a network of tanh is odd to begin with. ``ValueError`` for a pattern that carries nothing.
     """
-    weights = torch.from_numpy(draw_layers(layers, seed, "scaled")).mul_(wave.jitter / RANDOM_NORM)
+    weights = torch.from_numpy(draw_layers(layers, seed, "normal"))
     _check(layers)
     for run in layers.runs(weights):
+        entries = run.layout.entries
+        for group in run.layout.groups:
+            run.weights[:, :, group.entries] *= wave.jitter / RANDOM_NORM / np.sqrt(group.columns)
         for operator, (role, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
-            drawn, entries = run.weights[:, operator], run.layout.entries
-            drawn[:, :entries].add_(carrier(run.layout, role), alpha=1 - wave.jitter).mul_(share)
-            drawn[:, entries:] = 0.0
+            run.weights[:, operator, :entries].add_(carrier(run.layout, role), alpha=1 - wave.jitter).mul_(share)
+        run.weights[:, :, entries:] *= bias_deviation(len(layers))
     return weights.numpy()
+
+
+def bias_deviation(layers: int) -> float:
+    """The standard deviation of each bias of so many layers."""
+    return BIAS * min(1.0, SPREAD / max(layers, 1))
 
 
 def carrier(layout: BlockLayout, role: str) -> Tensor:
