@@ -169,8 +169,8 @@ class TestCommand:
     def test_the_front_of_a_wave_keeps_to_its_line(
         self, architecture: str, graph: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It runs beside it, ahead by the few hops by which 1 % of a packet is: they grow at first, then hardly. Biases,
-        by which tanh is not steepest, hold it back by less than a hop.
+        """It runs beside it, ahead by the few hops by which 1 % of a packet is: they grow at first, then hardly.
+        Biases, by which tanh is not steepest, hold it back by less than a hop.
         """
         drawn: list[Panel] = []
         monkeypatch.setattr(analysing, "draw_transport", lambda panels, path, **_: drawn.extend(panels))
