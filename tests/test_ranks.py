@@ -18,6 +18,7 @@ from jobs import LAUNCHERS, run
 
 RANKS = (2, 3, 4, 8)
 USUAL = {
+    ("torchrun", 2, "auto"),
     ("mpiexec", 2, "network"),
     ("torchrun", 3, "network"),
     ("mpiexec", 4, "auto"),

@@ -16,8 +16,9 @@ def shared_wave(drawn: np.ndarray, roles: int, rows: int, fan_in: float, wave: W
     ``roles``: how many blocks (rows, rows) there are, an agent's own first; ``fan_in``: what their variance is to be
     divided by; ``skew``: whether K = A - A^T.
     """
-    weights, entries = drawn * bias_deviation(len(drawn)), roles * rows * rows
-    weights[..., :entries] = drawn[..., :entries] * (wave.jitter / RANDOM_NORM / np.sqrt(fan_in))
+    weights, entries = drawn.copy(), roles * rows * rows
+    weights[..., :entries] *= wave.jitter / RANDOM_NORM / np.sqrt(fan_in)
+    weights[..., entries:] *= bias_deviation(len(weights))
     for operator, (name, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
         for role in range(roles):
             own = role == 0
