@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,15 @@ def full_disk(world: World) -> str:
     return "nothing"
 
 
+def threads_of_gloo() -> list[str]:
+    """Those that are still there once every world is closed."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            names.append((task / "comm").read_text().strip())
+    return [name for name in names if "gloo" in name]
+
+
 def joined(replicas: int) -> str:
     try:
         with connect(replicas=replicas, timeout=60.0) as world:
@@ -139,6 +149,7 @@ def main(folder: Path, replicas: int) -> None:
                 found["sample"] = poisoned(world)
                 found["sample, checked"] = poisoned(world, "check_finite=true")
                 found["disk"] = full_disk(world).replace(f"rank {world.job.size - 1}: ", "")
+    found["threads"] = threads_of_gloo()
     (folder / f"{rank}.json").write_text(json.dumps(found))
 
 

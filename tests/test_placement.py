@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
+from weakref import ref
 
 import numpy as np
 import pytest
 from test_halo import Seat
 
-from hdnn_dist import CommunicationGraph, place
+from hdnn_dist import CommunicationGraph, connect, place
 
 
 @pytest.mark.parametrize("method", ["auto", "metis", "contiguous"])
@@ -86,3 +88,13 @@ def test_metis_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="pymetis, which is not installed"):
         place(CommunicationGraph.ring(8), Seat(0, 2), "metis")
     assert place(CommunicationGraph.ring(8), Seat(0, 2)).owner.tolist() == [0] * 4 + [1] * 4
+
+
+def test_a_world_that_nobody_holds_goes() -> None:
+    """With its groups of ranks and the memory of its edges."""
+    world = connect("local")
+    place(CommunicationGraph.ring(8), world)
+    held = ref(world)
+    del world
+    gc.collect()
+    assert held() is None

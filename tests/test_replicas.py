@@ -90,6 +90,12 @@ def test_the_summary_counts_all_replicas(results, launcher: str, ranks: int, num
     assert one["bytes_between_replicas_per_step"] == 0
 
 
+@pytest.mark.parametrize(("launcher", "ranks", "number"), JOBS)
+def test_a_closed_world_leaves_no_thread_behind(results, launcher: str, ranks: int, number: int) -> None:
+    """One that still puts a tensor away when Python ends aborts the process."""
+    assert [rank["threads"] for rank in results(launcher, ranks, number)] == [[]] * ranks
+
+
 REFUSALS = {
     "no divisor": r"replicas is 3, which does not divide {ranks} ranks: start a multiple of 3 ranks",
     "different": r"the ranks disagree: replicas is 1 on rank 0, but 2 on rank 1; give every rank the same",

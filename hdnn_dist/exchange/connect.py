@@ -99,9 +99,13 @@ def connect(
     name = transport if transport != AUTO else _recognised()
     world = TRANSPORTS[name].join(name, device, timeout)
     world.links = links
-    refuse_fewer_ranks(world, alone=transport == ALONE)
-    same_in_world(world, {"version of hdnn-dist": VERSION, "replicas": replicas})
-    return in_replicas(world, replicas)
+    try:
+        refuse_fewer_ranks(world, alone=transport == ALONE)
+        same_in_world(world, {"version of hdnn-dist": VERSION, "replicas": replicas})
+        return in_replicas(world, replicas)
+    except ValueError:
+        world.close()
+        raise
 
 
 def _launched(transport: str) -> str:

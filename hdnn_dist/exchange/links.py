@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import numpy as np
 from torch import Tensor
@@ -134,17 +134,20 @@ def _opened(maker: dict[str, Any], rank: int) -> Segment | None:
     return _segment(file, 1, bytes.fromhex(maker["mark"]))
 
 
-_links: WeakKeyDictionary[World, Links] = WeakKeyDictionary()
+_links: WeakSet[Links] = WeakSet()
 
 
 def links_of(world: World) -> Links:
     """Of a world, the same for all graphs whose agents are placed in it."""
-    return _links.setdefault(world, Links(world))
+    links: Links = world.carried or Links(world)
+    world.carried = links
+    _links.add(links)
+    return links
 
 
 def _leave() -> None:
     """Let neighbours see that this rank exchanges no more."""
-    for links in list(_links.values()):
+    for links in list(_links):
         for segment in links.segments.values():
             segment.leave()
 

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,6 +125,7 @@ class World(ABC):
     replicas: int = 1
     about: str = ""
     copied: int = 0
+    carried: Any = None  # its ``Links``, once agents were placed in it
 
     @property
     def job(self) -> World:

@@ -201,9 +201,12 @@ class C10dWorld(World):
         return texts(self._meeting, str(self._asked), text, self.timeout)
 
     def close(self) -> None:
+        """As ``World.close``. With the last reference to the group end gloo's threads, and a process that ends
+        while one of them still puts a tensor away is aborted by Python.
+        """
         owned, self._owns_group = self._owns_group and dist.is_initialized(), False
+        group, self._limits.group = self._limits.group, None
         if owned:
-            group = self._limits.group
             try:
                 within(GRACE, lambda: dist.destroy_process_group(group))
             except (TimeoutError, RuntimeError):  # it waits for a rank that will not come
