@@ -66,7 +66,7 @@ def test_a_wave_is_that_of_agents_of_their_own(architecture: str) -> None:
     for graph, labels in ((MIXED, None), (RING, "direction")):
         wave = {"initial": "wave", "jitter": 0.0}
         net = network(ALONE, architecture, graph, edge_labels=labels, **wave)
-        own = HDNN(place(graph, ALONE), 4, 3, STEP, architecture, **wave, **LIKE)
+        own = HDNN(place(graph, ALONE), 4, 3, STEP, architecture, seed=5, **wave, **LIKE)
         entries = own.layout.entries
         assert torch.allclose(net.weights[..., :entries], own.weights[..., :entries])
         shared_biases, biases = net.weights[..., entries:], own.weights[..., entries:]

@@ -18,6 +18,7 @@ from hdnn_dist.analysis.symplectic import residual, structure_matrix
 from hdnn_dist.cli.commands import app
 from hdnn_dist.model.first_weights import CARRIED
 from hdnn_dist.training.config_files import load_config
+from hdnn_dist.weights.wave import Wave
 
 WORLD = connect("local")
 RING, GRID = CommunicationGraph.ring(20), CommunicationGraph.grid(3, 3)
@@ -108,6 +109,43 @@ def test_biases_are_small_and_the_smaller_the_more_layers_there_are(layers: int)
     assert not torch.allclose(net(-x), -net(x), atol=1e-3)
     states = net(torch.zeros_like(x)).abs().max()
     assert float(states) < 4
+
+
+@pytest.mark.usefixtures("unbiased")
+@pytest.mark.parametrize("architecture", ["H2", "MS3", "H1-J1"])
+def test_rotations_are_no_matter_to_small_states_and_let_features_meet(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> HDNN:
+        return network(GRID, (8, 6, 8) * 3, 6, architecture=architecture, jitter=0.0)
+
+    turned = made()
+    x = torch.zeros(1, turned.local_features, dtype=torch.float64)
+    first = np.cumsum(turned.features) - turned.features
+    x[:, first] = 1.0
+    monkeypatch.setattr(wave, "rotations", lambda rows, stages, *_: np.tile(np.eye(rows), (stages, 1, 1)))
+    plain = made()
+    for K, straight in zip(turned.dense().K, plain.dense().K, strict=True):
+        assert torch.allclose(K.mT @ K, straight.mT @ straight)
+        assert not torch.allclose(K, straight)
+    assert torch.allclose(turned(1e-6 * x), plain(1e-6 * x), atol=1e-12)
+    alone, met = (float(net(x)[:, first + 1].detach().abs().min()) for net in (plain, turned))
+    assert met > 1e-4
+    assert alone == 0.0 or architecture == "H1-J1"  # whose J mixes them
+
+
+@pytest.mark.parametrize(("layers", "of_each"), [(1, [0]), (3, [0, 1, 2]), (10, [0, 0, 1, 2, 3, 4, 4, 5, 6, 7])])
+def test_rotations_are_those_of_a_stage_for_all_agents(layers: int, of_each: list[int]) -> None:
+    drawn = Wave((), (), 0.0, gradient=True)
+    W = np.stack([np.eye(3, 5), 2 * np.eye(3, 5)])
+    found = drawn.turned(W, 7, 1, layers)
+    stages = wave.rotations(3, min(8, layers), 7, 1)
+    np.testing.assert_allclose(stages @ stages.swapaxes(1, 2), np.tile(np.eye(3), (len(stages), 1, 1)), atol=1e-12)
+    assert len(np.unique(stages[:, 0, 0])) == len(stages)
+    np.testing.assert_allclose(found[:, 0, :, :3], stages[of_each])
+    np.testing.assert_allclose(found[:, 1], 2 * found[:, 0])
+    assert not np.allclose(drawn.turned(W, 7, 0, layers), found)
+    assert not np.allclose(drawn.turned(W, 8, 1, layers), found)
 
 
 @pytest.mark.parametrize("graph", ["uneven grid", "random"])

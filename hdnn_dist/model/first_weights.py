@@ -20,10 +20,14 @@ JITTER = 0.02
 
 
 class Carried(NamedTuple):
-    """The wave of an architecture: the role of each operator, and the norm of each, from the largest h omega, and h."""
+    """The wave of an architecture: the role of each operator, and the norm of each, from the largest h omega, and h.
+
+    ``gradient``: as of ``Wave``.
+    """
 
     roles: tuple[str, ...]
     norm: Callable[[float, float], float]
+    gradient: bool
 
 
 def _of_gradients(phase: float, step: float) -> float:
@@ -46,11 +50,11 @@ class First(NamedTuple):
 
 
 CARRIED = {
-    "H2": Carried(("own", "neighbours"), _of_gradients),
-    "MS3": Carried(("neighbours", "own"), _of_gradients),
-    "H1-J1": Carried(("halves",), _of_gradients),
-    "MS1": Carried(("neighbours",), _of_products),
-    "MS2": Carried(("rotation",), _of_products),
+    "H2": Carried(("own", "neighbours"), _of_gradients, True),
+    "MS3": Carried(("neighbours", "own"), _of_gradients, True),
+    "H1-J1": Carried(("halves",), _of_gradients, True),
+    "MS1": Carried(("neighbours",), _of_products, False),
+    "MS2": Carried(("rotation",), _of_products, False),
 }
 
 
@@ -79,8 +83,8 @@ def first_wave(stack: Layers, architecture: Architecture, first: First) -> Wave 
     if first.initial != WAVE:
         return None
     _check_carries(architecture, stack, first.coupling)
-    roles, norm = CARRIED[architecture.name]
-    return Wave(roles, [norm(2 * first.courant, first.step)] * len(roles), float(first.jitter))
+    roles, norm, gradient = CARRIED[architecture.name]
+    return Wave(roles, [norm(2 * first.courant, first.step)] * len(roles), float(first.jitter), gradient)
 
 
 def layers_across(distance: int, courant: float) -> int:

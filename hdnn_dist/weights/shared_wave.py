@@ -10,7 +10,9 @@ import numpy as np
 from hdnn_dist.weights.wave import LAZY, RANDOM_NORM, ROLES, Wave, bias_deviation
 
 
-def shared_wave(drawn: np.ndarray, roles: int, rows: int, fan_in: float, wave: Wave, skew: bool) -> np.ndarray:
+def shared_wave(
+    drawn: np.ndarray, roles: int, rows: int, fan_in: float, wave: Wave, skew: bool, seed: int
+) -> np.ndarray:
     """(layers, operators, entries) as ``draw_wave`` says, from standard normal ones.
 
     ``roles``: how many blocks (rows, rows) there are, an agent's own first; ``fan_in``: what their variance is to be
@@ -19,11 +21,9 @@ def shared_wave(drawn: np.ndarray, roles: int, rows: int, fan_in: float, wave: W
     weights, entries = drawn.copy(), roles * rows * rows
     weights[..., :entries] *= wave.jitter / RANDOM_NORM / np.sqrt(fan_in)
     weights[..., entries:] *= bias_deviation(len(weights))
+    parts = [LAZY, *[1 / (roles - 1) / (2 if skew else 1)] * (roles - 1)]
     for operator, (name, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
-        for role in range(roles):
-            own = role == 0
-            part = LAZY if own else 1 / (roles - 1) / (2 if skew else 1)
-            W = ROLES[name](part / (1 + LAZY), own, rows, rows).numpy()
-            weights[:, operator, role * W.size : (role + 1) * W.size] += (1 - wave.jitter) * W.ravel()
-        weights[:, operator, :entries] *= share
+        W = np.stack([ROLES[name](part / (1 + LAZY), role == 0, rows, rows) for role, part in enumerate(parts)])
+        turned = wave.turned(W, seed, operator, len(weights)).reshape(len(weights), entries)
+        weights[:, operator, :entries] = share * (weights[:, operator, :entries] + (1 - wave.jitter) * turned)
     return weights

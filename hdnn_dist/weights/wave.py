@@ -9,6 +9,10 @@ which is (A + LAZY) / (1 + LAZY) where all read each other, A the normalised adj
 ||W|| <= 1, reached on every connected graph, so the Courant number needs neither an iteration nor a message. E_ik joins
 feature s of agent k to feature s of agent i, and has norm 1 where they have different numbers of features.
 
+Where K is met as K^T s(K y) alone, W is turned: Q W, with one orthogonal Q for the rows of each agent, has the same
+K^T K, so a small wave is what it was, but features meet in s. Q changes from stage to stage, ``STAGES`` in a network:
+few layers all differ, and of many the neighbours distort in the same way what is not small.
+
 Legend: ``degrees`` (r, c); a *role* says which W an operator is, see ``ROLES``.
 """
 
@@ -23,11 +27,13 @@ from torch import Tensor
 
 from hdnn_dist.graph.patterns import Pattern
 from hdnn_dist.weights.blocks import BlockLayout
-from hdnn_dist.weights.initial import draw_layers
+from hdnn_dist.weights.initial import draw_layers, generator
 from hdnn_dist.weights.layers import Layers
 
 LAZY = 0.1  # without it agents at odd and at even distances would not hear of each other
 RANDOM_NORM = 2.0  # about that of random weights of variance 1/fan-in
+STAGES = 8  # of a network at most, each with a rotation of its own
+TURN_STREAM = 1 << 37
 BIAS, SPREAD = 0.25, 8  # standard deviation of biases, and over how many layers there may be as much of them
 
 Block = Callable[[float, bool, int, int], Tensor]
@@ -35,29 +41,58 @@ Block = Callable[[float, bool, int, int], Tensor]
 
 @dataclass(frozen=True)
 class Wave:
-    """How a wave is drawn: the role and the share of each operator, and how much of it is random, 0 to 1."""
+    """How a wave is drawn: the role and the share of each operator, and how much of it is random, 0 to 1.
+
+    ``gradient``: whether K is met as K^T s(K y) alone, so that it can be turned.
+    """
 
     roles: Sequence[str]
     shares: Sequence[float]
     jitter: float
+    gradient: bool
+
+    def turned(self, W: np.ndarray, seed: int, operator: int, layers: int) -> np.ndarray:
+        """(layers, n, rows, columns) Q W of each layer, for n blocks W (n, rows, columns); W itself where it cannot be.
+
+        Matrix by matrix, so the bits are the same with any number of agents.
+        """
+        if not self.gradient:
+            return np.broadcast_to(W, (layers, *W.shape))
+        stages = max(1, min(STAGES, layers))
+        product: np.ndarray = rotations(W.shape[1], stages, seed, operator)[:, np.newaxis] @ W
+        return product[np.arange(layers) * stages // max(1, layers)]
 
 
 def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
-    """The weights of all layers, float64, in the shape of ``draw_layers``: share ((1 - jitter) W + jitter Z), Z random.
+    """The weights of all layers, float64, in the shape of ``draw_layers``: share ((1 - jitter) Q W + jitter Z).
 
-    Biases are small, the smaller the more layers there are: what each adds travels too, and all of it adds up. Without
-    any a network of tanh is odd to begin with. ``ValueError`` for a pattern that carries nothing.
+    Z is random. Biases are small, the smaller the more layers there are: what each adds travels too, and all of it adds
+    up. Without any a network of tanh is odd to begin with. ``ValueError`` for a pattern that carries nothing.
     """
     weights = torch.from_numpy(draw_layers(layers, seed, "normal"))
     _check(layers)
     for run in layers.runs(weights):
-        entries = run.layout.entries
-        for group in run.layout.groups:
-            run.weights[:, :, group.entries] *= wave.jitter / RANDOM_NORM / np.sqrt(group.columns)
         for operator, (role, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
-            run.weights[:, operator, :entries].add_(carrier(run.layout, role), alpha=1 - wave.jitter).mul_(share)
-        run.weights[:, :, entries:] *= bias_deviation(len(layers))
+            drawn, W = run.weights[:, operator], carrier(run.layout, role)
+            for group in run.layout.groups:
+                K = group.matrices(drawn)
+                turned = wave.turned(group.matrices(W).numpy(), seed, operator, len(layers))[run.layers]
+                K *= wave.jitter / RANDOM_NORM / np.sqrt(group.columns)
+                K.add_(torch.from_numpy(turned), alpha=1 - wave.jitter).mul_(share)
+        run.weights[:, :, run.layout.entries :] *= bias_deviation(len(layers))
     return weights.numpy()
+
+
+def rotations(rows: int, stages: int, seed: int, operator: int) -> np.ndarray:
+    """(stages, rows, rows) float64, orthogonal and uniformly distributed, for all agents with so many rows.
+
+    By QR of standard normal matrices: Mezzadri, "How to generate random matrices from the classical compact groups",
+    Notices of the AMS, 2007.
+    """
+    drawn = generator(seed, rows, TURN_STREAM + operator).standard_normal((stages, rows, rows))
+    Q, R = np.linalg.qr(drawn)
+    turns: np.ndarray = Q * np.sign(np.diagonal(R, axis1=1, axis2=2))[:, np.newaxis]
+    return turns
 
 
 def bias_deviation(layers: int) -> float:
