@@ -1,4 +1,7 @@
-"""The pictures of a run: the graph, the pattern of K, the curves and, for data in the plane, what is decided there."""
+"""The pictures of a run: the graph, the pattern of K, the curves and, for data in the plane, what is decided there.
+
+What draws is imported when it draws: matplotlib takes a while, and only the root's rank needs it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,6 @@ import torch
 
 from hdnn_dist.data.dataset import load
 from hdnn_dist.data.source import REGRESSION
-from hdnn_dist.plots.curves import draw_curves
-from hdnn_dist.plots.decision import draw_decision
-from hdnn_dist.plots.graph import draw_graph
-from hdnn_dist.plots.sparsity import draw_sparsity
-from hdnn_dist.plots.surface import draw_surface
 from hdnn_dist.support.arguments import one_line
 from hdnn_dist.training.job import Job
 from hdnn_dist.training.loop import EVALUATION_BATCH, Epoch
@@ -34,6 +32,8 @@ class PictureWarning(UserWarning):
 
 def draw_run(job: Job, epochs: list[Epoch], folder: Path, plane: Plane | None) -> list[Path]:
     """Draw everything into the run folder, on the root's rank; what was drawn. A picture that fails is a warning."""
+    from hdnn_dist.plots.curves import draw_curves
+
     drawings: list[tuple[str, Callable[[Path], Path]]] = [
         (GRAPH, partial(_draw_agents, job)),
         (SPARSITY, partial(_draw_pattern, job)),
@@ -102,6 +102,9 @@ class Plane:
         return self.decided.reshape(GRID_POINTS, GRID_POINTS), labels[:, 0] if self.numbers else labels
 
     def draw(self, path: Path) -> Path:
+        from hdnn_dist.plots.decision import draw_decision
+        from hdnn_dist.plots.surface import draw_surface
+
         decided, labels = self.shown
         shown = self.test.inputs[: len(labels)]
         which = (
@@ -128,6 +131,8 @@ def _axis(job: Job, column: int) -> str:
 
 
 def _draw_agents(job: Job, path: Path) -> Path:
+    from hdnn_dist.plots.graph import draw_graph
+
     agents, head = job.agents, job.head
     return draw_graph(
         agents.graph,
@@ -140,6 +145,8 @@ def _draw_agents(job: Job, path: Path) -> Path:
 
 def _draw_pattern(job: Job, path: Path) -> Path:
     """One picture: all operators of a network have one pattern, in all of its layers."""
+    from hdnn_dist.plots.sparsity import draw_sparsity
+
     sizes = job.net.layout.halo.sizes
     small = sizes.sum() <= LARGEST_MASK
     sizes = sizes if small else np.ones_like(sizes)
