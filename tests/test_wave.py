@@ -123,7 +123,7 @@ def test_rotations_are_no_matter_to_small_states_and_let_features_meet(
     x = torch.zeros(1, turned.local_features, dtype=torch.float64)
     first = np.cumsum(turned.features) - turned.features
     x[:, first] = 1.0
-    monkeypatch.setattr(wave, "rotations", lambda rows, stages, *_: np.tile(np.eye(rows), (stages, 1, 1)))
+    monkeypatch.setattr(wave, "rotations", lambda rows, *_: np.tile(np.eye(rows), (8, 1, 1)))
     plain = made()
     for K, straight in zip(turned.dense().K, plain.dense().K, strict=True):
         assert torch.allclose(K.mT @ K, straight.mT @ straight)
@@ -136,16 +136,16 @@ def test_rotations_are_no_matter_to_small_states_and_let_features_meet(
 
 @pytest.mark.parametrize(("layers", "of_each"), [(1, [0]), (3, [0, 1, 2]), (10, [0, 0, 1, 2, 3, 4, 4, 5, 6, 7])])
 def test_rotations_are_those_of_a_stage_for_all_agents(layers: int, of_each: list[int]) -> None:
-    drawn = Wave((), (), 0.0, gradient=True)
-    W = np.stack([np.eye(3, 5), 2 * np.eye(3, 5)])
-    found = drawn.turned(W, 7, 1, layers)
-    stages = wave.rotations(3, min(8, layers), 7, 1)
-    np.testing.assert_allclose(stages @ stages.swapaxes(1, 2), np.tile(np.eye(3), (len(stages), 1, 1)), atol=1e-12)
-    assert len(np.unique(stages[:, 0, 0])) == len(stages)
-    np.testing.assert_allclose(found[:, 0, :, :3], stages[of_each])
+    drawn, stages = Wave((), (), 0.0, gradient=True), wave.stages_of(layers)
+    assert stages.tolist() == of_each
+    W, Q = np.stack([np.eye(3, 5), 2 * np.eye(3, 5)]), wave.rotations(3, 7, 1)
+    np.testing.assert_allclose(Q @ Q.swapaxes(1, 2), np.tile(np.eye(3), (8, 1, 1)), atol=1e-12)
+    assert len(np.unique(Q[:, 0, 0])) == 8
+    found = drawn.turned(W, 7, 1, stages)
+    np.testing.assert_allclose(found[:, 0, :, :3], Q[of_each])
     np.testing.assert_allclose(found[:, 1], 2 * found[:, 0])
-    assert not np.allclose(drawn.turned(W, 7, 0, layers), found)
-    assert not np.allclose(drawn.turned(W, 8, 1, layers), found)
+    assert not np.allclose(drawn.turned(W, 7, 0, stages), found)
+    assert not np.allclose(drawn.turned(W, 8, 1, stages), found)
 
 
 @pytest.mark.parametrize("graph", ["uneven grid", "random"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hdnn_dist.weights.wave import LAZY, RANDOM_NORM, ROLES, Wave, bias_deviation
+from hdnn_dist.weights.wave import LAZY, RANDOM_NORM, ROLES, Wave, bias_deviation, stages_of
 
 
 def shared_wave(
@@ -24,6 +24,6 @@ def shared_wave(
     parts = [LAZY, *[1 / (roles - 1) / (2 if skew else 1)] * (roles - 1)]
     for operator, (name, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
         W = np.stack([ROLES[name](part / (1 + LAZY), role == 0, rows, rows) for role, part in enumerate(parts)])
-        turned = wave.turned(W, seed, operator, len(weights)).reshape(len(weights), entries)
+        turned = wave.turned(W, seed, operator, stages_of(len(weights))).reshape(len(weights), entries)
         weights[:, operator, :entries] = share * (weights[:, operator, :entries] + (1 - wave.jitter) * turned)
     return weights

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -51,16 +52,15 @@ class Wave:
     jitter: float
     gradient: bool
 
-    def turned(self, W: np.ndarray, seed: int, operator: int, layers: int) -> np.ndarray:
-        """(layers, n, rows, columns) Q W of each layer, for n blocks W (n, rows, columns); W itself where it cannot be.
+    def turned(self, W: np.ndarray, seed: int, operator: int, stages: np.ndarray) -> np.ndarray:
+        """(layers, n, rows, columns) Q W for n blocks W (n, rows, columns), or W alone; ``stages``: (layers,).
 
         Matrix by matrix, so the bits are the same with any number of agents.
         """
         if not self.gradient:
-            return np.broadcast_to(W, (layers, *W.shape))
-        stages = max(1, min(STAGES, layers))
-        product: np.ndarray = rotations(W.shape[1], stages, seed, operator)[:, np.newaxis] @ W
-        return product[np.arange(layers) * stages // max(1, layers)]
+            return np.repeat(W[np.newaxis], len(stages), axis=0)
+        product: np.ndarray = rotations(W.shape[1], seed, operator)[stages, np.newaxis] @ W
+        return product
 
 
 def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
@@ -69,27 +69,32 @@ def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
     Z is random. Biases are small, the smaller the more layers there are: what each adds travels too, and all of it adds
     up. Without any a network of tanh is odd to begin with. ``ValueError`` for a pattern that carries nothing.
     """
-    weights = torch.from_numpy(draw_layers(layers, seed, "normal"))
+    weights, stages = torch.from_numpy(draw_layers(layers, seed, "normal")), stages_of(len(layers))
     _check(layers)
     for run in layers.runs(weights):
         for operator, (role, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
             drawn, W = run.weights[:, operator], carrier(run.layout, role)
             for group in run.layout.groups:
-                K = group.matrices(drawn)
-                turned = wave.turned(group.matrices(W).numpy(), seed, operator, len(layers))[run.layers]
-                K *= wave.jitter / RANDOM_NORM / np.sqrt(group.columns)
+                K = group.matrices(drawn).mul_(wave.jitter / RANDOM_NORM / np.sqrt(group.columns))
+                turned = wave.turned(group.matrices(W).numpy(), seed, operator, stages[run.layers])
                 K.add_(torch.from_numpy(turned), alpha=1 - wave.jitter).mul_(share)
         run.weights[:, :, run.layout.entries :] *= bias_deviation(len(layers))
     return weights.numpy()
 
 
-def rotations(rows: int, stages: int, seed: int, operator: int) -> np.ndarray:
+def stages_of(layers: int) -> np.ndarray:
+    """(layers,) the stage of each layer: one layer each, or equal parts of more."""
+    return np.arange(layers) * min(STAGES, layers) // max(layers, 1)
+
+
+@lru_cache(maxsize=8)
+def rotations(rows: int, seed: int, operator: int) -> np.ndarray:
     """(stages, rows, rows) float64, orthogonal and uniformly distributed, for all agents with so many rows.
 
     By QR of standard normal matrices: Mezzadri, "How to generate random matrices from the classical compact groups",
     Notices of the AMS, 2007.
     """
-    drawn = generator(seed, rows, TURN_STREAM + operator).standard_normal((stages, rows, rows))
+    drawn = generator(seed, rows, TURN_STREAM + operator).standard_normal((STAGES, rows, rows))
     Q, R = np.linalg.qr(drawn)
     turns: np.ndarray = Q * np.sign(np.diagonal(R, axis1=1, axis2=2))[:, np.newaxis]
     return turns
