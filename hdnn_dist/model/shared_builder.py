@@ -123,9 +123,7 @@ def _drawn(
     variance = fan_in(pairs, rows) * (2 if architecture.skew else 1)  # of A - A^T
     shape = (len(stack), stack.operators, rows, stack.layouts[0].biases)
     drawn = draw_roles(names, shape, seed_number(first.seed), initial, variance)
-    if wave is None:
-        return drawn
-    return shared_wave(drawn, len(names), rows, variance, wave, architecture.skew, first.seed)
+    return drawn if wave is None else shared_wave(drawn, len(names), rows, variance, wave, architecture.skew)
 
 
 def _refuse_uneven(features: np.ndarray) -> None:
