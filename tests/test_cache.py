@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numba", reason="numba is not installed")
+from hdnn_dist.support.compiled import cache
 
 # Each process compiles one function for a type of its own; what it returns tells which code has run.
 RACE = """
@@ -69,21 +71,21 @@ print(net.kernel_for(5))
 ARCHITECTURES = ("H2", "MS1", "H1-J1", "MLP")
 
 
-def start(code: str, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    variables = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+def start(code: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    variables = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def at_once(code: str, here: Path, cache: Path, kinds: Sequence[str], *more: str) -> list[tuple[str, str]]:
+def at_once(code: str, here: Path, folder: Path, kinds: Sequence[str], *more: str) -> list[tuple[str, str]]:
     """Output and errors of a process for each kind, all of which begin to compile together, then of all once more."""
     ready, go = [here / f"ready-{kind}" for kind in kinds], here / "go"
-    started = [start(code, cache, kind, str(flag), str(go), *more) for kind, flag in zip(kinds, ready, strict=True)]
+    started = [start(code, folder, kind, str(flag), str(go), *more) for kind, flag in zip(kinds, ready, strict=True)]
     while not all(flag.exists() for flag in ready):
         assert all(process.poll() is None for process in started)
     go.touch()
     outcomes = [process.communicate(timeout=600) for process in started]
-    again = [start(code, cache, kind, str(here / "again"), str(go), *more) for kind in kinds]
+    again = [start(code, folder, kind, str(here / "again"), str(go), *more) for kind in kinds]
     return outcomes + [process.communicate(timeout=600) for process in again]
 
 
@@ -95,6 +97,33 @@ def test_functions_that_are_compiled_at_once(tmp_path: Path) -> None:
         (here / "raced.py").write_text(RACED)
         outcomes = at_once(RACE, here, tmp_path / f"cache{number}", TYPES, str(here))
         assert [errors for _, errors in outcomes] == [""] * 8
+
+
+def test_processes_that_need_the_same_compile_it_once(tmp_path: Path) -> None:
+    """The first does, and says so on its standard output; the others wait for it and read."""
+    (tmp_path / "raced.py").write_text(RACED)
+    code = f"{RACE.replace('dtype=sys.argv[1]', 'dtype=float')}\nprint(sum(size.stats.cache_misses.values()))"
+    code = code.replace("sys.argv[1], size(x)", "size(x)")
+    outcomes = at_once(code, tmp_path, tmp_path / "cache", "abcd", str(tmp_path))
+    assert [errors for _, errors in outcomes] == [""] * 8
+    assert sorted(output.strip() for output, _ in outcomes) == [*["0"] * 7, "1"]
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_lock_is_not_waited_for_for_ever(locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that holds it may have been stopped, and a file system may have none."""
+
+    def none(*_: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(cache, "PATIENCE", 0.1)
+    if not locks:
+        monkeypatch.setattr(cache.fcntl, "flock", none)
+    file = cache.SharedCacheFile(str(tmp_path / "new"), "function", "stamp")
+    with file.alone("a signature"), file.alone("another one"):
+        began = time.monotonic()
+        with file.alone("a signature"):
+            assert (time.monotonic() - began >= 0.05) == locks
 
 
 @pytest.mark.slow

@@ -1,24 +1,35 @@
-"""Compiled code on the disk, right whoever compiles at the same time, and made anew where it is damaged.
+"""Compiled code on the disk: one process compiles for all, what is read is right, and what is damaged is made anew.
 
 numba numbers the files of one function in the order in which they are saved. Two processes that save at once give two
 signatures one number, and later runs execute the code of the other. Here a file is named after its signature and the
 machine it is for, and written before the index names it; an entry that is lost on the way is compiled once more.
+
+Ranks of a host need the same code at the same moment. One compiles a signature, under a lock of the file system, and
+the others read what it has written.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numba
+from numba.core import event
 from numba.core.caching import IndexDataCacheFile
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("numba compiles nothing, as NUMBA_DISABLE_JIT is set")
 
 log = logging.getLogger("hdnn_dist")
+
+PATIENCE = 120.0  # seconds in which another process, which may have been stopped, is waited for
+NAP = 0.02  # seconds between two looks
 
 
 class SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
@@ -43,6 +54,19 @@ class SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
             self._remove(name, error)
             return None
 
+    @contextmanager
+    def alone(self, signature: Any) -> Iterator[None]:
+        """One process at a time for a signature, where the file system has locks; it ends with the process."""
+        folder = Path(self._cache_path)
+        path = folder / f"{self._index_name}.{_digest(signature)}.lock"
+        with ExitStack() as held:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _wait_for(held.enter_context(path.open("w")))
+            except OSError as error:
+                log.debug("%s is not locked, so other processes may compile the same: %s", path, error)
+            yield
+
     def _sound_index(self) -> dict[Any, str]:
         try:
             index: dict[Any, str] = self._load_index()
@@ -57,11 +81,33 @@ class SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
         path.unlink(missing_ok=True)
 
     def _name_of(self, key: Any) -> str:
-        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-        return f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
+        return f"{self._index_name.removesuffix('.nbi')}.{_digest(key)}.nbc"
 
 
 def shared(dispatcher: Any) -> Any:
     """A function compiled with ``cache=True``, kept in a ``SharedCacheFile``."""
-    dispatcher._cache._cache_file.__class__ = SharedCacheFile
+    file, compiled = dispatcher._cache._cache_file, dispatcher.compile
+    file.__class__ = SharedCacheFile
+
+    def compile_alone(signature: Any) -> Any:
+        with file.alone(signature):
+            return compiled(signature)
+
+    dispatcher.compile = compile_alone
     return dispatcher
+
+
+def _digest(key: Any) -> str:
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+
+
+def _wait_for(file: IO[str]) -> None:
+    """For its lock, a while; what is waited for is told as compiling. ``OSError`` where there are no locks."""
+    with ExitStack() as told:
+        for turn in range(int(PATIENCE / NAP)):
+            try:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not turn:
+                    told.enter_context(event.trigger_event("numba:compile", data={}))
+                time.sleep(NAP)
