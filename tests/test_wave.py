@@ -134,7 +134,10 @@ def test_rotations_are_no_matter_to_small_states_and_let_features_meet(
     assert alone == 0.0 or architecture == "H1-J1"  # whose J mixes them
 
 
-@pytest.mark.parametrize(("layers", "of_each"), [(1, [0]), (3, [0, 1, 2]), (10, [0, 0, 1, 2, 3, 4, 4, 5, 6, 7])])
+@pytest.mark.parametrize(
+    ("layers", "of_each"),
+    [(1, [0]), (3, [0, 1, 2]), (8, list(range(8))), (14, [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]), (33, [0] * 33)],
+)
 def test_rotations_are_those_of_a_stage_for_all_agents(layers: int, of_each: list[int]) -> None:
     drawn, stages = Wave((), (), 0.0, gradient=True), wave.stages_of(layers)
     assert stages.tolist() == of_each

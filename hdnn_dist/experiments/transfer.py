@@ -20,6 +20,7 @@ from hdnn_dist.training.loop import Outcome
 
 CONFIG = "class_transfer_ring100.toml"
 DISTANCES = (5, 10, 20, 50, 100, 200)
+NOISY = (5, 10, 20, 50, 100)
 INITIALS = ("scaled", "normal", "wave")
 GOAL, IN_A_ROW = 0.99, 3  # evaluations, as in the config
 STEPS = f"steps to {GOAL}"
@@ -71,7 +72,7 @@ def _cells() -> Iterator[Cell]:
     for architecture, kind in KINDS.items():
         for initial in kind.initials:
             yield from (_cell(RING, d, f"ring:{2 * d}", 0, architecture, initial) for d in DISTANCES)
-    yield from (_cell(RING, d, f"ring:{2 * d}", 0, noise=True) for d in DISTANCES)
+    yield from (_cell(RING, d, f"ring:{2 * d}", 0, noise=True) for d in NOISY)
     yield from (_cell(graph, distance, graph, agent) for graph, (agent, distance) in GRAPHS.items())
 
 

@@ -10,8 +10,8 @@ which is (A + LAZY) / (1 + LAZY) where all read each other, A the normalised adj
 feature s of agent k to feature s of agent i, and has norm 1 where they have different numbers of features.
 
 Where K is met as K^T s(K y) alone, W is turned: Q W, with one orthogonal Q for the rows of each agent, has the same
-K^T K, so a small wave is what it was, but features meet in s. Q changes from stage to stage, ``STAGES`` in a network:
-few layers all differ, and of many the neighbours distort in the same way what is not small.
+K^T K, so a small wave is what it was, but features meet in s. Q changes from stage to stage of a network: few layers
+all differ, and many are one stage, in which all distort in the same way what is not small.
 
 Legend: ``degrees`` (r, c); a *role* says which W an operator is, see ``ROLES``.
 """
@@ -33,9 +33,9 @@ from hdnn_dist.weights.layers import Layers
 
 LAZY = 0.1  # without it agents at odd and at even distances would not hear of each other
 RANDOM_NORM = 2.0  # about that of random weights of variance 1/fan-in
-STAGES = 8  # of a network at most, each with a rotation of its own
+BIAS = 0.25  # standard deviation of biases
+SPREAD = 8  # how many layers may differ as much as they like: have such biases, and a rotation each
 TURN_STREAM = 1 << 37
-BIAS, SPREAD = 0.25, 8  # standard deviation of biases, and over how many layers there may be as much of them
 
 Block = Callable[[float, bool, int, int], Tensor]
 
@@ -83,18 +83,19 @@ def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
 
 
 def stages_of(layers: int) -> np.ndarray:
-    """(layers,) the stage of each layer: one layer each, or equal parts of more."""
-    return np.arange(layers) * min(STAGES, layers) // max(layers, 1)
+    """(layers,) the stage of each layer, all of about one length: the more layers there are, the fewer stages."""
+    stages = max(1, min(layers, SPREAD**2 // max(layers, 1)))
+    return np.arange(layers) * stages // max(layers, 1)
 
 
 @lru_cache(maxsize=8)
 def rotations(rows: int, seed: int, operator: int) -> np.ndarray:
-    """(stages, rows, rows) float64, orthogonal and uniformly distributed, for all agents with so many rows.
+    """(SPREAD, rows, rows) float64, orthogonal and uniformly distributed, for all agents with so many rows.
 
     By QR of standard normal matrices: Mezzadri, "How to generate random matrices from the classical compact groups",
     Notices of the AMS, 2007.
     """
-    drawn = generator(seed, rows, TURN_STREAM + operator).standard_normal((STAGES, rows, rows))
+    drawn = generator(seed, rows, TURN_STREAM + operator).standard_normal((SPREAD, rows, rows))
     Q, R = np.linalg.qr(drawn)
     turns: np.ndarray = Q * np.sign(np.diagonal(R, axis1=1, axis2=2))[:, np.newaxis]
     return turns
