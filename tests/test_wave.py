@@ -123,7 +123,7 @@ def test_rotations_are_no_matter_to_small_states_and_let_features_meet(
     x = torch.zeros(1, turned.local_features, dtype=torch.float64)
     first = np.cumsum(turned.features) - turned.features
     x[:, first] = 1.0
-    monkeypatch.setattr(wave, "rotations", lambda rows, *_: np.tile(np.eye(rows), (8, 1, 1)))
+    monkeypatch.setattr(wave, "rotations", lambda rows, *_: np.tile(np.eye(rows), (16, 1, 1)))
     plain = made()
     for K, straight in zip(turned.dense().K, plain.dense().K, strict=True):
         assert torch.allclose(K.mT @ K, straight.mT @ straight)
@@ -135,20 +135,26 @@ def test_rotations_are_no_matter_to_small_states_and_let_features_meet(
 
 
 @pytest.mark.parametrize(
-    ("layers", "of_each"),
-    [(1, [0]), (3, [0, 1, 2]), (8, list(range(8))), (14, [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]), (33, [0] * 33)],
+    ("layers", "operators", "of_each"),
+    [
+        (1, 2, [0, 1]),
+        (8, 2, list(range(16))),
+        (8, 1, list(range(8))),
+        (16, 2, [stage for stage in range(8) for _ in range(4)]),
+        (65, 2, [0] * 130),
+    ],
 )
-def test_rotations_are_those_of_a_stage_for_all_agents(layers: int, of_each: list[int]) -> None:
-    drawn, stages = Wave((), (), 0.0, gradient=True), wave.stages_of(layers)
-    assert stages.tolist() == of_each
-    W, Q = np.stack([np.eye(3, 5), 2 * np.eye(3, 5)]), wave.rotations(3, 7, 1)
-    np.testing.assert_allclose(Q @ Q.swapaxes(1, 2), np.tile(np.eye(3), (8, 1, 1)), atol=1e-12)
-    assert len(np.unique(Q[:, 0, 0])) == 8
-    found = drawn.turned(W, 7, 1, stages)
-    np.testing.assert_allclose(found[:, 0, :, :3], Q[of_each])
+def test_operators_of_a_stage_have_one_rotation_for_all_agents(layers: int, operators: int, of_each: list[int]) -> None:
+    drawn, stages = Wave((), (), 0.0, gradient=True), wave.stages_of(layers, operators)
+    assert stages.shape == (layers, operators)
+    assert stages.ravel().tolist() == of_each
+    W, Q = np.stack([np.eye(3, 5), 2 * np.eye(3, 5)]), wave.rotations(3, 7)
+    np.testing.assert_allclose(Q @ Q.swapaxes(1, 2), np.tile(np.eye(3), (16, 1, 1)), atol=1e-12)
+    assert len(np.unique(Q[:, 0, 0])) == 16
+    found = drawn.turned(W, 7, stages[:, 0])
+    np.testing.assert_allclose(found[:, 0, :, :3], Q[stages[:, 0]])
     np.testing.assert_allclose(found[:, 1], 2 * found[:, 0])
-    assert not np.allclose(drawn.turned(W, 7, 0, stages), found)
-    assert not np.allclose(drawn.turned(W, 8, 1, stages), found)
+    assert not np.allclose(drawn.turned(W, 8, stages[:, 0]), found)
 
 
 @pytest.mark.parametrize("graph", ["uneven grid", "random"])

@@ -10,8 +10,8 @@ which is (A + LAZY) / (1 + LAZY) where all read each other, A the normalised adj
 feature s of agent k to feature s of agent i, and has norm 1 where they have different numbers of features.
 
 Where K is met as K^T s(K y) alone, W is turned: Q W, with one orthogonal Q for the rows of each agent, has the same
-K^T K, so a small wave is what it was, but features meet in s. Q changes from stage to stage of a network: few layers
-all differ, and many are one stage, in which all distort in the same way what is not small.
+K^T K, so a small wave is what it was, but features meet in s. Q changes from stage to stage of a network: the operators
+of few layers all differ, while many layers are one stage, where each turned feature goes by itself and scatters nothing.
 
 Legend: ``degrees`` (r, c); a *role* says which W an operator is, see ``ROLES``.
 """
@@ -34,7 +34,8 @@ from hdnn_dist.weights.layers import Layers
 LAZY = 0.1  # without it agents at odd and at even distances would not hear of each other
 RANDOM_NORM = 2.0  # about that of random weights of variance 1/fan-in
 BIAS = 0.25  # standard deviation of biases
-SPREAD = 8  # how many layers may differ as much as they like: have such biases, and a rotation each
+SPREAD = 8  # how many layers may differ as they like: have such biases, and a rotation for each operator
+STAGES = 2 * SPREAD  # of a network at most
 TURN_STREAM = 1 << 37
 
 Block = Callable[[float, bool, int, int], Tensor]
@@ -52,14 +53,14 @@ class Wave:
     jitter: float
     gradient: bool
 
-    def turned(self, W: np.ndarray, seed: int, operator: int, stages: np.ndarray) -> np.ndarray:
+    def turned(self, W: np.ndarray, seed: int, stages: np.ndarray) -> np.ndarray:
         """(layers, n, rows, columns) Q W for n blocks W (n, rows, columns), or W alone; ``stages``: (layers,).
 
         Matrix by matrix, so the bits are the same with any number of agents.
         """
         if not self.gradient:
             return np.repeat(W[np.newaxis], len(stages), axis=0)
-        product: np.ndarray = rotations(W.shape[1], seed, operator)[stages, np.newaxis] @ W
+        product: np.ndarray = rotations(W.shape[1], seed)[stages, np.newaxis] @ W
         return product
 
 
@@ -69,33 +70,34 @@ def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:
     Z is random. Biases are small, the smaller the more layers there are: what each adds travels too, and all of it adds
     up. Without any a network of tanh is odd to begin with. ``ValueError`` for a pattern that carries nothing.
     """
-    weights, stages = torch.from_numpy(draw_layers(layers, seed, "normal")), stages_of(len(layers))
+    weights, stages = torch.from_numpy(draw_layers(layers, seed, "normal")), stages_of(len(layers), len(wave.roles))
     _check(layers)
     for run in layers.runs(weights):
         for operator, (role, share) in enumerate(zip(wave.roles, wave.shares, strict=True)):
             drawn, W = run.weights[:, operator], carrier(run.layout, role)
             for group in run.layout.groups:
                 K = group.matrices(drawn).mul_(wave.jitter / RANDOM_NORM / np.sqrt(group.columns))
-                turned = wave.turned(group.matrices(W).numpy(), seed, operator, stages[run.layers])
+                turned = wave.turned(group.matrices(W).numpy(), seed, stages[run.layers, operator])
                 K.add_(torch.from_numpy(turned), alpha=1 - wave.jitter).mul_(share)
         run.weights[:, :, run.layout.entries :] *= bias_deviation(len(layers))
     return weights.numpy()
 
 
-def stages_of(layers: int) -> np.ndarray:
-    """(layers,) the stage of each layer, all of about one length: the more layers there are, the fewer stages."""
-    stages = max(1, min(layers, SPREAD**2 // max(layers, 1)))
-    return np.arange(layers) * stages // max(layers, 1)
+def stages_of(layers: int, operators: int) -> np.ndarray:
+    """(layers, operators) the stage of each; all are about as long, and the more layers there are, the fewer."""
+    count = layers * operators
+    stages = max(1, min(count, STAGES * SPREAD // max(layers, 1)))
+    return (np.arange(count) * stages // max(count, 1)).reshape(layers, operators)
 
 
 @lru_cache(maxsize=8)
-def rotations(rows: int, seed: int, operator: int) -> np.ndarray:
-    """(SPREAD, rows, rows) float64, orthogonal and uniformly distributed, for all agents with so many rows.
+def rotations(rows: int, seed: int) -> np.ndarray:
+    """(STAGES, rows, rows) float64, orthogonal and uniformly distributed, for all agents with so many rows.
 
     By QR of standard normal matrices: Mezzadri, "How to generate random matrices from the classical compact groups",
     Notices of the AMS, 2007.
     """
-    drawn = generator(seed, rows, TURN_STREAM + operator).standard_normal((SPREAD, rows, rows))
+    drawn = generator(seed, rows, TURN_STREAM).standard_normal((STAGES, rows, rows))
     Q, R = np.linalg.qr(drawn)
     turns: np.ndarray = Q * np.sign(np.diagonal(R, axis1=1, axis2=2))[:, np.newaxis]
     return turns
