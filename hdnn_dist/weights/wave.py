@@ -11,7 +11,7 @@ feature s of agent k to feature s of agent i, and has norm 1 where they have dif
 
 Where K is met as K^T s(K y) alone, W is turned: Q W, with one orthogonal Q for the rows of each agent, has the same
 K^T K, so a small wave is what it was, but features meet in s. Q changes from stage to stage of a network: the operators
-of few layers all differ, while many layers are one stage, where each turned feature goes by itself and scatters nothing.
+of few layers all differ; many layers are one stage, where each turned feature goes by itself and scatters no other.
 
 Legend: ``degrees`` (r, c); a *role* says which W an operator is, see ``ROLES``.
 """
