@@ -139,8 +139,8 @@ _links: WeakSet[Links] = WeakSet()
 
 def links_of(world: World) -> Links:
     """Of a world, the same for all graphs whose agents are placed in it."""
-    links: Links = world.carried or Links(world)
-    world.carried = links
+    links: Links = world.rank_links or Links(world)
+    world.rank_links = links
     _links.add(links)
     return links
 

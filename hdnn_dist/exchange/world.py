@@ -125,7 +125,7 @@ class World(ABC):
     replicas: int = 1
     about: str = ""
     copied: int = 0
-    carried: Any = None  # its ``Links``, once agents were placed in it
+    rank_links: Any = None  # its ``Links``, once agents were placed in it
 
     @property
     def job(self) -> World:
