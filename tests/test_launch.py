@@ -152,7 +152,7 @@ def test_examples_at_the_head_of_a_script_are_right(script: Path) -> None:
 
 def check_arguments(arguments: list[str]) -> None:
     """``hdnn-dist train`` takes them, and finds a config that is right."""
-    train = typer.main.get_command(app).commands["train"]
+    train = typer.main.get_command(app).get_command(None, "train")
     given = train.make_context("train", arguments).params
     load_config(ROOT / given["config"], given["overrides"])
 
