@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("numba", reason="numba is not installed")
+from hdnn_dist.support import locks
 from hdnn_dist.support.compiled import cache
 
 # Each process compiles one function for a type of its own; what it returns tells which code has run.
@@ -109,21 +110,21 @@ def test_processes_that_need_the_same_compile_it_once(tmp_path: Path) -> None:
     assert sorted(output.strip() for output, _ in outcomes) == [*["0"] * 7, "1"]
 
 
-@pytest.mark.parametrize("locks", [True, False])
-def test_a_lock_is_not_waited_for_for_ever(locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_lock_is_not_waited_for_for_ever(has_locks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that holds it may have been stopped, and a file system may have none."""
 
     def none(*_: object) -> None:
         raise OSError("no locks available")
 
     monkeypatch.setattr(cache, "PATIENCE", 0.1)
-    if not locks:
-        monkeypatch.setattr(cache.fcntl, "flock", none)
+    if not has_locks:
+        monkeypatch.setattr(locks.fcntl, "flock", none)
     file = cache.SharedCacheFile(str(tmp_path / "new"), "function", "stamp")
     with file.alone("a signature"), file.alone("another one"):
         began = time.monotonic()
         with file.alone("a signature"):
-            assert (time.monotonic() - began >= 0.05) == locks
+            assert (time.monotonic() - began >= 0.05) == has_locks
 
 
 @pytest.mark.slow

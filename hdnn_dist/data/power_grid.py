@@ -6,7 +6,6 @@ reads those of its own agents.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from hdnn_dist.data.source import REGRESSION, Description, Request, Source, Spli
 from hdnn_dist.graph.communication import CommunicationGraph
 from hdnn_dist.support.arguments import require_memory
 from hdnn_dist.support.files import whole_file
+from hdnn_dist.support.locks import one_at_a_time
 
 NAME = "power_grid"
 SAMPLES, FEWEST = 8000, 8
@@ -131,7 +131,7 @@ def solved(buses: int, request: Request) -> Flows:
         pandapower()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _one_at_a_time(flows.path), _whole_file_once(flows.path) as partial:
+            with one_at_a_time(flows.path.with_suffix(".lock")), _whole_file_once(flows.path) as partial:
                 if partial is not None:
                     _solve(buses, request.samples, spread, request.seed, partial)
         except OSError as error:
@@ -172,14 +172,6 @@ def _solve(buses: int, samples: int, spread: float, seed: int, path: Path) -> No
     )
     values = stacked(shown, samples, buses)
     save_file({str(bus): np.ascontiguousarray(one) for bus, one in enumerate(values)}, path)
-
-
-@contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other process of this host makes the file; the lock of one that dies is free at once."""
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class Links:
         self.waited = np.array([0, LOOKS], dtype=np.int64)
         self._machines: list[str] | None = None
         self._tried: set[Pair] = set()
+        _links.add(self)
         tell_others(_leave)
 
     def add(self, pairs: Iterable[Pair]) -> None:
@@ -141,7 +142,6 @@ def links_of(world: World) -> Links:
     """Of a world, the same for all graphs whose agents are placed in it."""
     links: Links = world.rank_links or Links(world)
     world.rank_links = links
-    _links.add(links)
     return links
 
 

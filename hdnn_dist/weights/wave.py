@@ -60,8 +60,9 @@ class Wave:
         """
         if not self.gradient:
             return np.repeat(W[np.newaxis], len(stages), axis=0)
-        product: np.ndarray = rotations(W.shape[1], seed)[stages, np.newaxis] @ W
-        return product
+        different, at = np.unique(stages, return_inverse=True)
+        products: np.ndarray = rotations(W.shape[1], seed)[different, np.newaxis] @ W
+        return products[at]
 
 
 def draw_wave(layers: Layers, seed: int, wave: Wave) -> np.ndarray:

@@ -10,18 +10,18 @@ the others read what it has written.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numba
 from numba.core import event
 from numba.core.caching import IndexDataCacheFile
+
+from hdnn_dist.support.locks import one_at_a_time
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ImportError("numba compiles nothing, as NUMBA_DISABLE_JIT is set")
@@ -29,7 +29,6 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 log = logging.getLogger("hdnn_dist")
 
 PATIENCE = 120.0  # seconds in which another process, which may have been stopped, is waited for
-NAP = 0.02  # seconds between two looks
 
 
 class SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
@@ -56,13 +55,13 @@ class SharedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
 
     @contextmanager
     def alone(self, signature: Any) -> Iterator[None]:
-        """One process at a time for a signature, where the file system has locks; it ends with the process."""
+        """One process at a time for a signature, where the file system has locks; who waits is told of compiling."""
         folder = Path(self._cache_path)
         path = folder / f"{self._index_name}.{_digest(signature)}.lock"
         with ExitStack() as held:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _wait_for(held.enter_context(path.open("w")))
+                held.enter_context(one_at_a_time(path, PATIENCE, _as_if_compiling))
             except OSError as error:
                 log.debug("%s is not locked, so other processes may compile the same: %s", path, error)
             yield
@@ -101,13 +100,6 @@ def _digest(key: Any) -> str:
     return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
 
 
-def _wait_for(file: IO[str]) -> None:
-    """For its lock, a while; what is waited for is told as compiling. ``OSError`` where there are no locks."""
-    with ExitStack() as told:
-        for turn in range(int(PATIENCE / NAP)):
-            try:
-                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not turn:
-                    told.enter_context(event.trigger_event("numba:compile", data={}))
-                time.sleep(NAP)
+def _as_if_compiling() -> AbstractContextManager[object]:
+    told: AbstractContextManager[object] = event.trigger_event("numba:compile", data={})
+    return told
